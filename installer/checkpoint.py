@@ -1,0 +1,141 @@
+"""Reads and writes model files: pickled by torch or in the safetensors format, weights and nothing else."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from .errors import AetherInstallError
+
+PICKLE_SUFFIXES = (".pth", ".pt", ".ckpt")
+SAFETENSORS_SUFFIX = ".safetensors"
+
+_LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""How files begin that torch wrote before 1.6, as do those it writes today on request."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """
+    What a model file holds.
+
+    Attributes:
+        path: the file.
+        format: ``pth`` or ``safetensors``, by content.
+        content: as torch or safetensors give it.
+        metadata: strings by key from a safetensors header.
+    """
+
+    path: Path
+    format: str
+    content: Mapping[Any, Any]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def hyperparameters(self) -> Mapping[str, Any]:
+        """What the trainer noted of the network, under ``metadata``; empty if nothing."""
+        noted = self.metadata.get("metadata") or self.content.get("metadata")
+        if isinstance(noted, str):
+            try:
+                noted = json.loads(noted)
+            except ValueError:
+                noted = None
+        return noted if isinstance(noted, Mapping) else {}
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """
+    Reads a model file. A pickle that holds anything but weights is refused, and nothing in it is run.
+
+    Raises:
+        AetherInstallError: it is no model file, is damaged, or holds something else than weights.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(_LEGACY_MAGIC))
+    except OSError as error:
+        raise AetherInstallError(f"{path} cannot be read ({error.strerror}); check the path") from error
+    if not start:
+        raise AetherInstallError(f"{path} is empty; copy or download it again")
+    if start[:2] == b"PK":
+        _check_archive(path)
+        return Checkpoint(path, "pth", _unpickle(path, mmap=True))
+    if start == _LEGACY_MAGIC:
+        return Checkpoint(path, "pth", _unpickle(path, mmap=False))
+    if start[8:9] == b"{":
+        return _read_safetensors(path)
+    raise AetherInstallError(f"{path} is neither a PyTorch nor a safetensors file; check that it is the right one")
+
+
+def _check_archive(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError) as error:
+        raise AetherInstallError(f"{path} is truncated or damaged ({error}); copy or download it again") from error
+    if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size > path.stat().st_size for entry in entries):
+        raise AetherInstallError(f"{path} is a compressed archive, which torch never writes; unpack the model from it")
+    if any("/code/" in entry.filename for entry in entries):
+        raise AetherInstallError(
+            f"{path} is a TorchScript program, not a file of weights; use the checkpoint that it was made from"
+        )
+
+
+def _unpickle(path: Path, mmap: bool) -> Mapping[Any, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = found.group(1) if found else "something else"
+        raise AetherInstallError(
+            f"{path} holds {what}, which is no weights, and was not run; get a file of weights alone"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise AetherInstallError(f"{path} is truncated or damaged ({reason}); copy or download it again") from error
+    if not isinstance(content, Mapping):
+        raise AetherInstallError(f"{path} holds a {type(content).__name__}, not the weights of a network")
+    return content
+
+
+def _read_safetensors(path: Path) -> Checkpoint:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise AetherInstallError(f"{path} is truncated or damaged ({error}); copy or download it again") from error
+    return Checkpoint(path, "safetensors", tensors, metadata)
+
+
+def write_weights(weights: Mapping[str, torch.Tensor], path: Path, suffix: str, metadata: Mapping[str, str]) -> None:
+    """
+    Writes a bare state dict into a file that is there, in the format that a suffix asks for.
+
+    Only safetensors files take metadata.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with open(path, "wb") as file:
+        if suffix == SAFETENSORS_SUFFIX:
+            # save_file would write under a name of its own first, which a killed process leaves behind.
+            file.write(save({key: tensor.contiguous() for key, tensor in weights.items()}, dict(metadata) or None))
+        else:
+            torch.save({key: _alone(tensor) for key, tensor in weights.items()}, file)
+
+
+def _alone(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor without others that share its storage, which torch would save with it, and without a gradient."""
+    tensor = tensor.detach()
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()

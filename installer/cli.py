@@ -1,0 +1,207 @@
+"""The command line: parses, calls one command, and has its result shown. Exit statuses are decided here alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from . import __version__
+from .errors import AetherInstallError
+from .face import Face
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _same_with_underscore_or_dash(name: str) -> str:
+    return name.replace("_", "-")
+
+
+@click.group(
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": _same_with_underscore_or_dash,
+        "max_content_width": 100,
+    }
+)
+@click.version_option(__version__, prog_name="aether-install")
+def main() -> None:
+    """Teach an installed spandrel to load AetherNet models, and make those models fast."""
+
+
+def _which_spandrel(command: Command) -> Command:
+    """The options that say which spandrel a command is about."""
+    python = click.option(
+        "--python",
+        metavar="EXE",
+        help="The spandrel that this interpreter would import: of a venv, of conda, of ComfyUI's embedded Python. "
+        "The default is the interpreter that runs aether-install.",
+    )
+    target = click.option(
+        "--target",
+        metavar="DIR",
+        type=click.Path(path_type=Path),
+        help="The spandrel in this folder: site-packages, or the spandrel package itself. Nothing in it is run.",
+    )
+    return python(target(command))
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+_force = click.option(
+    "--force", is_flag=True, help="Also where our files were edited; those are kept under another name."
+)
+_dry_run = click.option("--dry-run", is_flag=True, help="Show what would change, as a diff, and change nothing.")
+
+
+class _Boundary:
+    """Turns errors into one sentence on stderr and exit status 1; the one place where that is decided."""
+
+    def __init__(self, face: Face) -> None:
+        self.face = face
+
+    def __enter__(self) -> Face:
+        return self.face
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        self.face.done()
+        if isinstance(error, AetherInstallError):
+            self.face.error(error)
+        elif isinstance(error, Exception) and not isinstance(error, click.ClickException | click.exceptions.Exit):
+            if os.environ.get("AETHER_INSTALL_DEBUG"):
+                return
+            what = f"{type(error).__name__}: {error}"
+            self.face.error(
+                AetherInstallError(f"a mistake in aether-install ({what}); report it with AETHER_INSTALL_DEBUG=1 set")
+            )
+        else:
+            return
+        sys.exit(1)
+
+
+def _only_one(python: str | None, target: Path | None) -> None:
+    if python is not None and target is not None:
+        raise click.UsageError("--python and --target each name a spandrel; give one of them")
+
+
+@main.command()
+@_which_spandrel
+@_dry_run
+@_force
+@click.option("--no-verify", is_flag=True, help="Do not have the interpreter load an AetherNet afterwards.")
+@_json
+def spandrel(
+    python: str | None, target: Path | None, dry_run: bool, force: bool, no_verify: bool, as_json: bool
+) -> None:
+    """Teach a spandrel to load AetherNet models."""
+    _only_one(python, target)
+    with _Boundary(Face(as_json)) as face:
+        from .install import install
+        from .locate import locate
+
+        found = face.subject(locate(python, target))
+        face.installed(install(found, dry_run=dry_run, force=force, verify=not no_verify, progress=face.progress))
+
+
+@main.command()
+@_which_spandrel
+@_dry_run
+@_force
+@_json
+def uninstall(python: str | None, target: Path | None, dry_run: bool, force: bool, as_json: bool) -> None:
+    """Make a spandrel as if we had never been there."""
+    _only_one(python, target)
+    with _Boundary(Face(as_json)) as face:
+        from .install import uninstall as remove
+        from .locate import locate
+
+        face.uninstalled(
+            remove(face.subject(locate(python, target)), dry_run=dry_run, force=force, progress=face.progress)
+        )
+
+
+@main.command()
+@_which_spandrel
+@_json
+def status(python: str | None, target: Path | None, as_json: bool) -> None:
+    """Tell whether a spandrel loads AetherNet models; exit status 0 means that it does."""
+    _only_one(python, target)
+    with _Boundary(Face(as_json)) as face:
+        from .install import status as tell
+        from .locate import locate
+
+        if not face.status(tell(face.subject(locate(python, target)))):
+            sys.exit(1)
+
+
+@main.command()
+@click.option(
+    "--model_path", "model", metavar="FILE", required=True, type=click.Path(path_type=Path), help="The model."
+)
+@click.option(
+    "--output_path",
+    "output",
+    metavar="FILE",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Where to write the fused model, .pth or .safetensors.",
+)
+@click.option(
+    "--model_type",
+    type=click.Choice(["aether_small", "aether_medium", "aether_large"]),
+    help="What you believe the model to be; an error if it is not. It is read from the weights.",
+)
+@click.option("--upscale", type=int, metavar="N", help="The scale you believe the model to have, likewise.")
+@click.option(
+    "--img_range", type=float, metavar="R", help="The img_range of training, where the file does not note it."
+)
+@click.option(
+    "--device", metavar="NAME", help="Where to compare the models: cpu, cuda, ... The default is a GPU if there is one."
+)
+@click.option("--force", is_flag=True, help="Replace an output that is there.")
+@click.option("--no-verify", is_flag=True, help="Do not compare the fused model with the unfused one.")
+@_json
+def fuse(
+    model: Path,
+    output: Path,
+    model_type: str | None,
+    upscale: int | None,
+    img_range: float | None,
+    device: str | None,
+    force: bool,
+    no_verify: bool,
+    as_json: bool,
+) -> None:
+    """Merge the large and small kernels of a model: the same picture, faster."""
+    with _Boundary(Face(as_json, about_spandrel=False)) as face:
+        face.progress("starting torch")
+        from .fuse import fuse as run
+
+        face.fused(
+            run(
+                model,
+                output,
+                model_type=model_type,
+                upscale=upscale,
+                img_range=img_range,
+                device=device,
+                force=force,
+                verify=not no_verify,
+                progress=face.progress,
+            )
+        )
+
+
+@main.command()
+@click.argument("model", metavar="FILE", type=click.Path(path_type=Path))
+@_json
+def inspect(model: Path, as_json: bool) -> None:
+    """Say what a model file is."""
+    with _Boundary(Face(as_json, about_spandrel=False)) as face:
+        face.progress("starting torch")
+        from .inspection import inspect_model
+
+        face.inspected(inspect_model(model))

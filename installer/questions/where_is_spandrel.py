@@ -1,0 +1,44 @@
+"""
+Prints, as JSON, this interpreter's version and prefix and which spandrel it would import, without importing it.
+
+``spandrel`` is a folder or null, ``also`` other folders further down the path, ``looked_in`` the path itself.
+"""
+
+import importlib.util
+import json
+import os
+import platform
+import sys
+from importlib.machinery import ModuleSpec
+from typing import Any, Dict, Optional
+
+
+def _package_of(spec: Optional[ModuleSpec]) -> Optional[str]:
+    # A folder that is left over from an uninstalled package is importable too, but has no origin.
+    return os.path.dirname(os.path.abspath(spec.origin)) if spec is not None and spec.origin else None
+
+
+def answer() -> Dict[str, Any]:
+    found = _package_of(importlib.util.find_spec("spandrel"))
+    candidates = [os.path.join(os.path.abspath(entry), "spandrel") for entry in sys.path]
+    also = [path for path in candidates if os.path.isfile(os.path.join(path, "__init__.py"))]
+    seen = {os.path.realpath(found)} if found else set()
+    others = []
+    for path in also:
+        if os.path.realpath(path) not in seen:
+            seen.add(os.path.realpath(path))
+            others.append(path)
+    return {
+        "executable": sys.executable,
+        "version": platform.python_version(),
+        "prefix": sys.prefix,
+        "spandrel": found,
+        "also": others,
+        "looked_in": [os.path.abspath(entry) for entry in sys.path],
+    }
+
+
+if __name__ == "__main__":
+    if sys.path[:1] == [""]:
+        del sys.path[0]
+    print(json.dumps(answer()))

@@ -1,0 +1,51 @@
+"""
+RECORD, the list of an installed distribution's files by which pip and uv uninstall it, edited as bytes.
+
+Rows that are none of our business keep every byte. Source of the format:
+https://packaging.python.org/en/latest/specifications/recording-installed-packages/
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from base64 import urlsafe_b64encode
+from collections.abc import Collection, Mapping
+
+
+def row(path: str, data: bytes) -> bytes:
+    """The row, without a line end, for a file of this content; ``path`` is relative to site-packages."""
+    digest = urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+    return f"{path},sha256={digest},{len(data)}".encode()
+
+
+def rows(record: bytes) -> dict[str, bytes]:
+    """The rows by path, without their line ends."""
+    lines = (line.rstrip(b"\r\n") for line in record.splitlines(keepends=True))
+    return {_path_of(line): line for line in lines if line}
+
+
+def _path_of(line: bytes) -> str:
+    fields = next(csv.reader([line.decode("utf-8", "surrogateescape")]), [""])
+    return fields[0].replace("\\", "/")
+
+
+def with_rows(record: bytes, new: Mapping[str, bytes]) -> bytes:
+    """Returns a RECORD with rows, by path, replaced where they stood or appended where they did not."""
+    lines = record.splitlines(keepends=True)
+    newline = b"\r\n" if lines and lines[0].endswith(b"\r\n") else b"\n"
+    missing = dict(new)
+    result: list[bytes] = []
+    for line in lines:
+        content = line.rstrip(b"\r\n")
+        replacement = missing.pop(_path_of(content), None) if content else None
+        result.append(line if replacement is None else replacement + line[len(content) :])
+    if missing and result and not result[-1].endswith((b"\n", b"\r")):
+        result[-1] += newline
+    result += [added + newline for added in missing.values()]
+    return b"".join(result)
+
+
+def without_rows(record: bytes, paths: Collection[str]) -> bytes:
+    """Returns a RECORD without the rows of these paths."""
+    return b"".join(line for line in record.splitlines(keepends=True) if _path_of(line.rstrip(b"\r\n")) not in paths)

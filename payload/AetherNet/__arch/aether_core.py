@@ -1,0 +1,791 @@
+"""
+AetherNet, a super-resolution network of large-kernel depthwise convolutions and gated feed-forward layers.
+
+This is the one definition of the network (June 2025 generation, the one whose keys start with ``layers.``): training
+frameworks train it, spandrel loads it, and ``aether-install fuse`` runs it. It needs PyTorch 2.0 or later and nothing
+else. Images are NCHW tensors with values in [0, 1].
+
+The upper half of the file is the network, the lower half reads checkpoints: where a file keeps the weights, which
+parameters they were trained with, and what is wrong with them if they are damaged.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = [
+    "VARIANTS",
+    "AetherBlock",
+    "DropPath",
+    "GatedFFN",
+    "ReparamLargeKernelConv",
+    "Upsample",
+    "aether",
+    "aether_large",
+    "aether_medium",
+    "aether_small",
+    "build_aether",
+    "clean_state_dict",
+    "detect_form",
+    "fold_img_range",
+    "fuse_state_dict",
+    "variant_name",
+]
+
+StateDict = Dict[str, Tensor]
+
+
+class _Conv2d(nn.Conv2d):
+    def reset_parameters(self) -> None:
+        _initialise(self)
+
+
+class _Linear(nn.Linear):
+    def reset_parameters(self) -> None:
+        _initialise(self)
+
+
+def _initialise(layer: Union[nn.Conv2d, nn.Linear]) -> None:
+    """The network's own initialisation, in place of PyTorch's and not after it; none for a layer without memory."""
+    if not layer.weight.is_meta:
+        nn.init.trunc_normal_(layer.weight, std=0.02)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+class DropPath(nn.Module):
+    """
+    Stochastic depth: in training, drops a residual branch for a random part of the batch.
+
+    Args:
+        drop_prob: the probability, in [0, 1), that a sample's branch is dropped.
+
+    Source: Huang et al., Deep Networks with Stochastic Depth, 2016.
+    """
+
+    def __init__(self, drop_prob: float = 0.0) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.drop_prob == 0.0 or not self.training:
+            return x
+        keep = 1.0 - self.drop_prob
+        mask = x.new_empty((x.shape[0],) + (1,) * (x.dim() - 1)).bernoulli_(keep)
+        return x * mask.div_(keep)
+
+    def extra_repr(self) -> str:
+        return f"drop_prob={self.drop_prob:g}"
+
+
+def merge_kernels(lk_weight: Tensor, lk_bias: Tensor, sk_weight: Tensor, sk_bias: Tensor) -> Tuple[Tensor, Tensor]:
+    """
+    Returns the weight (C, 1, K, K) and bias (C) of the one convolution that does what two parallel ones do.
+
+    The sums are taken in float32 or better and rounded once, to the dtype of the large kernel.
+
+    Args:
+        lk_weight: large kernel, (C, 1, K, K); ``lk_bias``: (C).
+        sk_weight: small kernel, (C, 1, k, k), k <= K, both odd; ``sk_bias``: (C).
+    """
+    pad = (lk_weight.shape[-1] - sk_weight.shape[-1]) // 2
+    dtype = lk_weight.dtype
+    wide = torch.promote_types(dtype, torch.float32)
+    weight = lk_weight.to(wide) + F.pad(sk_weight.to(wide), [pad] * 4)
+    bias = lk_bias.to(wide) + sk_bias.to(wide)
+    return weight.to(dtype), bias.to(dtype)
+
+
+class ReparamLargeKernelConv(nn.Module):
+    """
+    A depthwise convolution, (B, C, H, W) -> (B, C, H, W), trained as a large and a small kernel side by side.
+
+    ``fuse()`` turns the two into the one convolution they amount to.
+
+    Args:
+        channels: C.
+        lk_kernel: side of the large kernel, odd.
+        sk_kernel: side of the small kernel, odd, at most ``lk_kernel``.
+        fused_init: start with the one convolution instead of the two.
+
+    Source: Ding et al., Scaling Up Your Kernels to 31x31, 2022.
+    """
+
+    def __init__(self, channels: int, lk_kernel: int, sk_kernel: int, fused_init: bool = False) -> None:
+        super().__init__()
+        self.channels = channels
+        self.lk_kernel = lk_kernel
+        self.sk_kernel = sk_kernel
+        if fused_init:
+            self.fused_conv = self._depthwise(lk_kernel, bias=True)
+        else:
+            self.lk_conv = self._depthwise(lk_kernel, bias=False)
+            self.sk_conv = self._depthwise(sk_kernel, bias=False)
+            self.lk_bias = nn.Parameter(torch.zeros(channels))
+            self.sk_bias = nn.Parameter(torch.zeros(channels))
+
+    def _depthwise(self, kernel: int, bias: bool) -> nn.Conv2d:
+        return _Conv2d(self.channels, self.channels, kernel, padding=kernel // 2, groups=self.channels, bias=bias)
+
+    @property
+    def fused(self) -> bool:
+        """Whether the two kernels are one."""
+        return hasattr(self, "fused_conv")
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.fused:
+            return self.fused_conv(x)
+        # The biases ride along inside the convolutions: added by themselves, each costs a pass over the whole tensor.
+        large = F.conv2d(x, self.lk_conv.weight, self.lk_bias, padding=self.lk_kernel // 2, groups=self.channels)
+        small = F.conv2d(x, self.sk_conv.weight, self.sk_bias, padding=self.sk_kernel // 2, groups=self.channels)
+        return large.add_(small)
+
+    @torch.no_grad()
+    def fuse(self) -> None:
+        """Merges the two kernels in place. The output stays the same; what is already fused is left alone."""
+        if self.fused:
+            return
+        weight, bias = merge_kernels(self.lk_conv.weight, self.lk_bias, self.sk_conv.weight, self.sk_bias)
+        trainable = self.lk_conv.weight.requires_grad
+        del self.lk_conv, self.sk_conv, self.lk_bias, self.sk_bias
+        with torch.device("meta"):
+            self.fused_conv = self._depthwise(self.lk_kernel, bias=True)
+        self.fused_conv.weight = nn.Parameter(weight, requires_grad=trainable)
+        self.fused_conv.bias = nn.Parameter(bias, requires_grad=trainable)
+        self.fused_conv.train(self.training)
+
+
+class GatedFFN(nn.Module):
+    """
+    A gated feed-forward layer over the last axis, (..., C) -> (..., C): ``fc2(gelu(fc1_gate(x)) * fc1_main(x))``.
+
+    Args:
+        dim: C.
+        hidden: width of the gate and of what it gates.
+        drop_rate: dropout of the hidden units in training.
+
+    Source: Shazeer, GLU Variants Improve Transformer, 2020.
+    """
+
+    def __init__(self, dim: int, hidden: int, drop_rate: float = 0.0) -> None:
+        super().__init__()
+        self.fc1_gate = _Linear(dim, hidden)
+        self.fc1_main = _Linear(dim, hidden)
+        self.drop = nn.Dropout(drop_rate)
+        self.fc2 = _Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.drop(F.gelu(self.fc1_gate(x)) * self.fc1_main(x)))
+
+
+class AetherBlock(nn.Module):
+    """
+    One residual block, (B, C, H, W) -> (B, C, H, W): ``x + drop_path(ffn(norm(conv(x))))``.
+
+    Args:
+        dim: C.
+        hidden: hidden width of the gated feed-forward layer.
+        lk_kernel, sk_kernel, fused_init: see ``ReparamLargeKernelConv``.
+        drop_rate: dropout in the feed-forward layer.
+        drop_path: probability that a sample skips the block in training.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        hidden: int,
+        lk_kernel: int = 11,
+        sk_kernel: int = 3,
+        drop_rate: float = 0.0,
+        drop_path: float = 0.0,
+        fused_init: bool = False,
+    ) -> None:
+        super().__init__()
+        self.conv = ReparamLargeKernelConv(dim, lk_kernel, sk_kernel, fused_init)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.ffn = GatedFFN(dim, hidden, drop_rate)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.ffn(self.norm(self.conv(x).permute(0, 2, 3, 1)))
+        return x + self.drop_path(y.permute(0, 3, 1, 2))
+
+    def forward_(self, x: Tensor) -> Tensor:
+        """
+        ``forward`` for inference, in place: ``x``, which must be channels-last, is overwritten and returned.
+
+        Pixels are independent after the convolution, so norm and feed-forward layer run over slices of them that
+        stay in the processor's cache, where whole tensors of hidden units would go to memory and back four times.
+        """
+        y = self.conv(x)
+        for x_pixels, y_pixels in zip(_pixel_slices(x), _pixel_slices(y)):
+            x_pixels.add_(self.ffn(self.norm(y_pixels)))
+        return x
+
+
+def _pixel_slices(x: Tensor) -> Sequence[Tensor]:
+    """Views of a channels-last (B, C, H, W) tensor as slices (n, C), small enough for the caches of all threads."""
+    pixels = x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).view(-1, x.shape[1])
+    return pixels.split(1024 * torch.get_num_threads())
+
+
+class Upsample(nn.Sequential):
+    """
+    Sub-pixel upsampling, (B, F, H, W) -> (B, F, s*H, s*W), in steps of two or one of three.
+
+    Args:
+        scale: s, a power of two (1 does nothing) or 3.
+        num_feat: F.
+
+    Source: Shi et al., Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel CNN, 2016.
+    """
+
+    def __init__(self, scale: int, num_feat: int) -> None:
+        layers: List[nn.Module] = []
+        for step in _upsample_steps(scale):
+            layers += [_Conv2d(num_feat, step * step * num_feat, 3, padding=1), nn.PixelShuffle(step)]
+        super().__init__(*layers)
+
+
+def _upsample_steps(scale: int) -> List[int]:
+    if scale == 3:
+        return [3]
+    if scale < 1 or scale & (scale - 1):
+        raise ValueError(f"upscale must be a power of two or 3, not {scale}")
+    return [2] * (scale.bit_length() - 1)
+
+
+class aether(nn.Module):  # noqa: N801 - the name that training frameworks register
+    """
+    The network, (B, in_chans, H, W) -> (B, out_chans, upscale*H, upscale*W), any H and W from 1.
+
+    Args:
+        in_chans: input channels; 3 are taken for RGB and centred on 0.5.
+        out_chans: output channels, ``in_chans`` unless given.
+        embed_dim: width C of the body.
+        depths: blocks in each group of the body.
+        mlp_ratio: hidden width of the feed-forward layers over ``embed_dim``.
+        drop_rate: dropout in the feed-forward layers, in training.
+        drop_path_rate: stochastic depth of the last block, in training; earlier ones rise to it from 0.
+        lk_kernel, sk_kernel: sides of the large and the small kernel, odd.
+        upscale: a power of two (1 included) or 3.
+        img_range: factor between [0, 1] and the values the body works on. It leaves no trace in a state dict.
+        fused_init: build the fused form, with one kernel where training has two.
+        num_feat: width F of the upsampler.
+
+    Raises:
+        ValueError: an argument is out of its range.
+
+    Attributes:
+        hyperparameters: the arguments above, as given.
+    """
+
+    def __init__(
+        self,
+        in_chans: int = 3,
+        out_chans: Optional[int] = None,
+        embed_dim: int = 128,
+        depths: Sequence[int] = (6, 6, 6, 6),
+        mlp_ratio: float = 2.0,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.1,
+        lk_kernel: int = 11,
+        sk_kernel: int = 3,
+        upscale: int = 4,
+        img_range: float = 1.0,
+        fused_init: bool = False,
+        num_feat: int = 64,
+    ) -> None:
+        super().__init__()
+        out_chans = in_chans if out_chans is None else out_chans
+        hidden = int(embed_dim * mlp_ratio)
+        for name, number in (("in_chans", in_chans), ("out_chans", out_chans), ("embed_dim", embed_dim)):
+            if number < 1:
+                raise ValueError(f"{name} must be at least 1, not {number}")
+        if not depths or min(depths) < 1:
+            raise ValueError(f"depths must name at least one block for each group, not {tuple(depths)}")
+        if hidden < 1:
+            raise ValueError(f"mlp_ratio {mlp_ratio} leaves no hidden unit for embed_dim {embed_dim}")
+        if not 1 <= sk_kernel <= lk_kernel or lk_kernel % 2 == 0 or sk_kernel % 2 == 0:
+            raise ValueError(f"kernels must be odd, the small one no larger: not {lk_kernel} and {sk_kernel}")
+        if not (math.isfinite(img_range) and img_range > 0):
+            raise ValueError(f"img_range must be a positive number, not {img_range}")
+
+        self.hyperparameters: Dict[str, Any] = {
+            "in_chans": in_chans,
+            "out_chans": out_chans,
+            "embed_dim": embed_dim,
+            "depths": tuple(depths),
+            "mlp_ratio": mlp_ratio,
+            "drop_rate": drop_rate,
+            "drop_path_rate": drop_path_rate,
+            "lk_kernel": lk_kernel,
+            "sk_kernel": sk_kernel,
+            "upscale": upscale,
+            "img_range": img_range,
+            "fused_init": fused_init,
+            "num_feat": num_feat,
+        }
+        self.upscale = upscale
+        self.img_range = float(img_range)
+        self.mean = 0.5 if in_chans == 3 else 0.0
+
+        self.conv_first = _Conv2d(in_chans, embed_dim, 3, padding=1)
+        blocks = sum(depths)
+        rates = iter([drop_path_rate * i / max(blocks - 1, 1) for i in range(blocks)])
+        self.layers = nn.ModuleList(
+            nn.Sequential(
+                *(
+                    AetherBlock(embed_dim, hidden, lk_kernel, sk_kernel, drop_rate, next(rates), fused_init)
+                    for _ in range(depth)
+                )
+            )
+            for depth in depths
+        )
+        self.norm = nn.LayerNorm(embed_dim)
+        self.conv_after_body = _Conv2d(embed_dim, embed_dim, 3, padding=1)
+        self.conv_before_upsample = nn.Sequential(
+            _Conv2d(embed_dim, num_feat, 3, padding=1), nn.LeakyReLU(0.01, inplace=True)
+        )
+        self.upsample = Upsample(upscale, num_feat)
+        self.conv_last = _Conv2d(num_feat, out_chans, 3, padding=1)
+
+    @property
+    def fused(self) -> bool:
+        """Whether every block has one kernel instead of two."""
+        return all(block.conv.fused for block in self._blocks())
+
+    def _blocks(self) -> Iterator[Any]:
+        return (block for group in self.layers for block in group)  # type: ignore[attr-defined]
+
+    @torch.no_grad()
+    def fuse_model(self) -> aether:
+        """Merges the large and the small kernel of every block, in place, and returns the model itself."""
+        for block in self._blocks():
+            block.conv.fuse()
+        self.hyperparameters["fused_init"] = True
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not _is_plain_cpu_inference(self, x):
+            return self._restore(self._reconstruct(self._body(self._centre(x))))
+        if x.dtype == torch.float16:
+            # Processors compute half precision in software, many times slower than single.
+            single = {name: parameter.float() for name, parameter in self.named_parameters()}
+            return torch.func.functional_call(self, single, (x.float(),)).half()
+        return self._restore(self._reconstruct_in_strips(self._body_(self._centre(x))))
+
+    def _centre(self, x: Tensor) -> Tensor:
+        return (x - self.mean) * self.img_range
+
+    def _restore(self, x: Tensor) -> Tensor:
+        return x / self.img_range + self.mean
+
+    def _body(self, x: Tensor) -> Tensor:
+        """(B, in_chans, H, W) -> (B, C, H, W)."""
+        shallow = self.conv_first(x)
+        deep = shallow
+        for group in self.layers:
+            deep = group(deep)
+        deep = self.norm(deep.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.conv_after_body(deep) + shallow
+
+    def _body_(self, x: Tensor) -> Tensor:
+        """``_body`` for inference: channels-last, and in place wherever a tensor is not needed any more."""
+        shallow = self.conv_first(x.contiguous(memory_format=torch.channels_last))
+        shallow = shallow.contiguous(memory_format=torch.channels_last)
+        deep = shallow.clone(memory_format=torch.channels_last)
+        for block in self._blocks():
+            block.forward_(deep)
+        for pixels in _pixel_slices(deep):
+            pixels.copy_(self.norm(pixels))
+        return self.conv_after_body(deep).add_(shallow)
+
+    def _reconstruct(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, out_chans, upscale*H, upscale*W)."""
+        return self.conv_last(self.upsample(self.conv_before_upsample(x)))
+
+    def _reconstruct_in_strips(self, x: Tensor) -> Tensor:
+        """
+        ``_reconstruct``, a strip of rows at a time, so that the wide tensors of the upsampler never exist whole.
+
+        One output pixel sees less than three input rows to either side (3x3 convolutions at scales 1, 1 or 2, 4, ...:
+        1 + 1 + 1/2 + 1/4 + ... < 3), so a strip with three more rows on each side is right in its middle.
+        """
+        halo = 3
+        batch, _, height, width = x.shape
+        scale = self.upscale
+        rows = max(32, 2**17 // (width * scale * scale))
+        if rows + halo >= height:
+            return self._reconstruct(x).contiguous()
+        out = x.new_empty(batch, self.conv_last.out_channels, height * scale, width * scale)
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            above = min(top, halo)
+            strip = self._reconstruct(x[:, :, top - above : bottom + halo])
+            strip = strip[:, :, above * scale : (above + bottom - top) * scale]
+            out[:, :, top * scale : bottom * scale] = strip
+        return out
+
+
+def _is_plain_cpu_inference(model: nn.Module, x: Tensor) -> bool:
+    """Whether the in-place path may run: nothing records, traces or compiles, and slicing for caches makes sense."""
+    recording = torch.is_grad_enabled() or model.training or torch.jit.is_tracing()
+    compiling = hasattr(torch, "compiler") and torch.compiler.is_compiling()
+    return not recording and not compiling and x.device.type == "cpu"
+
+
+VARIANTS: Dict[str, Dict[str, Any]] = {
+    "small": {"embed_dim": 96, "depths": (4,) * 4, "mlp_ratio": 2.0, "lk_kernel": 11, "sk_kernel": 3},
+    "medium": {"embed_dim": 128, "depths": (6,) * 6, "mlp_ratio": 2.0, "lk_kernel": 11, "sk_kernel": 3},
+    "large": {"embed_dim": 180, "depths": (8,) * 8, "mlp_ratio": 2.5, "lk_kernel": 13, "sk_kernel": 3},
+}
+
+
+def aether_small(**kwargs: Any) -> aether:
+    """The small variant; keyword arguments go to ``aether``."""
+    return aether(**{**VARIANTS["small"], **kwargs})
+
+
+def aether_medium(**kwargs: Any) -> aether:
+    """The medium variant; keyword arguments go to ``aether``."""
+    return aether(**{**VARIANTS["medium"], **kwargs})
+
+
+def aether_large(**kwargs: Any) -> aether:
+    """The large variant; keyword arguments go to ``aether``."""
+    return aether(**{**VARIANTS["large"], **kwargs})
+
+
+# Reading checkpoints.
+
+_CONTAINERS = (
+    # What spandrel unwraps by itself, in its order, so that both of us pick the same weights from a file ...
+    "model_state_dict",
+    "state_dict",
+    "params_ema",
+    "params-ema",
+    "params",
+    "model",
+    "net",
+    # ... and what it hands on as it is.
+    "net_g_ema",
+    "net_g",
+    "ema",
+    "generator",
+)
+_BOOKKEEPING = frozenset(("n_averaged", "step", "initted", "num_updates", "decay", "iter", "epoch"))
+
+_PREFIX = r"(?:(?:module|_orig_mod|netG|net_g|net_g_ema|ema_model|ema|model|net|generator|params|params_ema)\.)*"
+_NUMBER = r"(?:0|[1-9][0-9]*)"
+_FUSED_PART = r"conv\.fused_conv\."
+_UNFUSED_PART = r"conv\.(?:lk_conv\.|sk_conv\.|lk_bias$|sk_bias$)"
+_FFN_PART = r"ffn\.fc1_(?:gate|main)\."
+_SIGNATURE = re.compile(rf"({_PREFIX})layers\.{_NUMBER}\.{_NUMBER}\.(?:{_FUSED_PART}|{_UNFUSED_PART}|{_FFN_PART})")
+_BLOCK_KEY = re.compile(rf"layers\.({_NUMBER})\.({_NUMBER})\.(?:({_FUSED_PART})|({_UNFUSED_PART}))?")
+_UPSAMPLE_KEY = re.compile(rf"upsample\.({_NUMBER})\.(?:weight|bias)$")
+
+
+class LocatedWeights(NamedTuple):
+    """
+    The weights of one network inside a checkpoint.
+
+    Attributes:
+        container: the keys that lead to them, outermost first; empty for a bare state dict.
+        prefix: what stood before every key, such as ``module.``.
+        weights: the state dict, without that prefix and without bookkeeping.
+    """
+
+    container: Tuple[str, ...]
+    prefix: str
+    weights: StateDict
+
+
+def locate_weights(checkpoint: Mapping[Any, Any]) -> Optional[LocatedWeights]:
+    """
+    Finds the AetherNet weights in a checkpoint: bare, under the keys that trainers use, with or without prefixes.
+
+    Where a checkpoint holds several, the ones that spandrel would unwrap win, and averaged (EMA) weights win over raw
+    ones. Returns None if there are none; never raises, whatever the checkpoint holds.
+    """
+    return _locate(checkpoint, ())
+
+
+def _locate(checkpoint: Mapping[Any, Any], container: Tuple[str, ...]) -> Optional[LocatedWeights]:
+    matches = (_SIGNATURE.match(key) for key in checkpoint if isinstance(key, str))
+    prefixes = {match.group(1) for match in matches if match}
+    if prefixes:
+        prefix = min(prefixes, key=lambda candidate: ("ema" not in candidate, len(candidate), candidate))
+        entries = ((key, value) for key, value in checkpoint.items() if isinstance(key, str) and key.startswith(prefix))
+        stripped = {key[len(prefix) :]: value for key, value in entries}
+        weights = {key: value for key, value in stripped.items() if not _is_bookkeeping(key, value)}
+        return LocatedWeights(container, prefix, weights)
+    if len(container) < 4:
+        for key in _inner_containers(checkpoint):
+            located = _locate(checkpoint[key], (*container, key))
+            if located:
+                return located
+    return None
+
+
+def _inner_containers(checkpoint: Mapping[Any, Any]) -> List[str]:
+    inner = [key for key, value in checkpoint.items() if isinstance(key, str) and isinstance(value, Mapping)]
+    known = [key for key in _CONTAINERS if key in inner]
+    others = sorted((key for key in inner if key not in known), key=lambda key: "ema" not in key.lower())
+    return known + others
+
+
+def _is_bookkeeping(key: str, value: Any) -> bool:
+    return not isinstance(value, Tensor) or value.dim() == 0 or key.rpartition(".")[2] in _BOOKKEEPING
+
+
+def clean_state_dict(checkpoint: Mapping[Any, Any]) -> StateDict:
+    """
+    Returns the AetherNet weights in a checkpoint under the network's own keys; see ``locate_weights``.
+
+    Raises:
+        ValueError: there are none.
+    """
+    located = locate_weights(checkpoint)
+    if located is None:
+        raise ValueError("these are no AetherNet weights: no key such as layers.0.0.conv.lk_conv.weight")
+    return located.weights
+
+
+def detect_form(checkpoint: Mapping[Any, Any]) -> Optional[str]:
+    """
+    Returns ``fused`` or ``unfused`` for a checkpoint that holds AetherNet weights, whole or damaged, else None.
+
+    A block of each form makes it ``unfused``. Never raises, so that it can be asked about any network's state dict.
+    """
+    located = locate_weights(checkpoint)
+    if located is None:
+        return None
+    forms = {form for form, _ in _block_forms(located.weights)}
+    if not forms:
+        return None
+    return "fused" if forms == {"fused"} else "unfused"
+
+
+def _block_forms(weights: Iterable[str]) -> List[Tuple[str, str]]:
+    """The form of each convolution key, in the order of the keys: (form, key)."""
+    matches = ((_BLOCK_KEY.match(key), key) for key in weights)
+    parts = ((match.group(3), match.group(4), key) for match, key in matches if match)
+    return [("fused" if fused else "unfused", key) for fused, unfused, key in parts if fused or unfused]
+
+
+def _fault(key: str, problem: str) -> ValueError:
+    return ValueError(f"damaged AetherNet weights: {key} {problem}")
+
+
+def _deduce_aether_params_from_state_dict(state_dict: Mapping[Any, Any]) -> Dict[str, Any]:
+    """
+    Reads the constructor arguments of ``aether`` off the shapes in a state dict or checkpoint.
+
+    ``img_range`` and the drop rates leave no trace and are not returned; ``sk_kernel`` of a fused network is not
+    known any more and has no effect.
+
+    Raises:
+        ValueError: the weights are damaged; names the first key at fault.
+    """
+    weights = clean_state_dict(state_dict)
+    parameters = _read_parameters(weights)
+    _check_shapes(weights, _without_weights(**parameters))
+    return parameters
+
+
+def _read_parameters(weights: StateDict) -> Dict[str, Any]:
+    """
+    The parameters, provided that the weights are whole.
+
+    Sizes that many tensors share are put to the vote, so that a damaged tensor is the one that stands out when
+    ``_check_shapes`` compares them all.
+    """
+    forms = _block_forms(weights)
+    for form, key in forms:
+        if form != forms[0][0]:
+            raise _fault(key, f"is {form} while {forms[0][1]} is {forms[0][0]}: fused and unfused blocks are mixed")
+    fused = bool(forms) and forms[0][0] == "fused"
+    depths = _deduce_depths(weights, "conv.fused_conv.weight" if fused else "conv.lk_conv.weight")
+    blocks = [f"layers.{i}.{j}." for i, depth in enumerate(depths) for j in range(depth)]
+
+    def vote(*axes: Tuple[str, int]) -> int:
+        present = [(key, axis) for key, axis in axes if key in weights and weights[key].dim() > axis]
+        if not present:
+            raise _fault(axes[0][0], "is missing" if axes[0][0] not in weights else "has too few axes")
+        return Counter(weights[key].shape[axis] for key, axis in present).most_common(1)[0][0]
+
+    def vote_in_blocks(*axes: Tuple[str, int]) -> int:
+        return vote(*((block + key, axis) for block in blocks for key, axis in axes))
+
+    large = "conv.fused_conv.weight" if fused else "conv.lk_conv.weight"
+    embed_dim = vote_in_blocks(("norm.weight", 0), ("norm.bias", 0), (large, 0))
+    hidden = vote_in_blocks(("ffn.fc1_gate.weight", 0), ("ffn.fc1_gate.bias", 0), ("ffn.fc1_main.bias", 0))
+    lk_kernel = vote_in_blocks((large, 2), (large, 3))
+    sk_kernel = min(3, lk_kernel) if fused else vote_in_blocks(("conv.sk_conv.weight", 2), ("conv.sk_conv.weight", 3))
+    for key, side, limit in ((large, lk_kernel, lk_kernel), ("conv.sk_conv.weight", sk_kernel, lk_kernel)):
+        if side % 2 == 0 or side > limit:
+            raise _fault(blocks[0] + key, f"has a kernel of {side}, which is even or larger than the large one")
+    num_feat = vote(("conv_before_upsample.0.weight", 0), ("conv_before_upsample.0.bias", 0), ("conv_last.weight", 1))
+    return {
+        "in_chans": vote(("conv_first.weight", 1)),
+        "out_chans": vote(("conv_last.weight", 0), ("conv_last.bias", 0)),
+        "embed_dim": embed_dim,
+        "depths": depths,
+        "mlp_ratio": _deduce_mlp_ratio(embed_dim, hidden),
+        "lk_kernel": lk_kernel,
+        "sk_kernel": sk_kernel,
+        "upscale": _deduce_upscale(weights, num_feat),
+        "fused_init": fused,
+        "num_feat": num_feat,
+    }
+
+
+def _deduce_depths(weights: Iterable[str], first_key: str) -> Tuple[int, ...]:
+    groups: Dict[int, Set[int]] = {}
+    for match in filter(None, map(_BLOCK_KEY.match, weights)):
+        groups.setdefault(int(match.group(1)), set()).add(int(match.group(2)))
+    for i in range(max(groups) + 1):
+        for j in range(max(groups.get(i, {0})) + 1):
+            if j not in groups.get(i, ()):
+                raise _fault(f"layers.{i}.{j}.{first_key}", "is missing, with all of its block")
+    return tuple(len(groups[i]) for i in range(len(groups)))
+
+
+def _deduce_mlp_ratio(dim: int, hidden: int) -> float:
+    """The ratio with the fewest decimals for which ``int(dim * ratio) == hidden``."""
+    for power in (10**digits for digits in range(1, 18)):
+        smallest = -(-hidden * power // dim)
+        for ratio in (smallest / power, (smallest + 1) / power):
+            if int(dim * ratio) == hidden:
+                return ratio
+    raise ValueError(f"no mlp_ratio makes {hidden} hidden units of {dim}")
+
+
+def _deduce_upscale(weights: StateDict, num_feat: int) -> int:
+    matches = [(match, key) for key, match in ((key, _UPSAMPLE_KEY.match(key)) for key in weights) if match]
+    stages = sorted({int(match.group(1)) for match, _ in matches})
+    for stage, expected in zip(stages, range(0, 2 * len(stages), 2)):
+        if stage != expected:
+            raise _fault(f"upsample.{expected}.weight", "is missing")
+    if len(stages) == 1 and any(weights[key].shape[:1] == (9 * num_feat,) for _, key in matches):
+        return 3
+    return int(2 ** len(stages))
+
+
+def build_aether(
+    state_dict: Mapping[Any, Any],
+    img_range: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+) -> aether:
+    """
+    Builds the network that a state dict or checkpoint holds, in evaluation mode, with its weights loaded.
+
+    The tensors become the parameters where their dtype allows: nothing is initialised or copied in vain, and the
+    model shares memory with ``state_dict``, as with ``load_state_dict(assign=True)``.
+
+    Args:
+        state_dict: weights in any of the forms that ``locate_weights`` knows.
+        img_range: see ``aether``.
+        dtype: of the parameters.
+
+    Raises:
+        ValueError: the weights are damaged; names the first key at fault.
+    """
+    weights = clean_state_dict(state_dict)
+    model = _without_weights(**_read_parameters(weights), img_range=img_range)
+    _check_shapes(weights, model)
+    for path, module in model.named_modules():
+        for name, placeholder in module.named_parameters(prefix=path, recurse=False):
+            weight = weights[name].detach().to(dtype)
+            parameter = nn.Parameter(weight, requires_grad=placeholder.requires_grad)
+            setattr(module, name.rpartition(".")[2], parameter)
+    return model.eval()
+
+
+def _without_weights(**parameters: Any) -> aether:
+    """The network with parameters that have shapes and no memory."""
+    with torch.device("meta"):
+        return aether(**parameters)
+
+
+def _check_shapes(weights: StateDict, model: aether) -> None:
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    unknown = next((key for key in weights if key not in shapes), None)
+    for key, shape in shapes.items():
+        if key not in weights:
+            raise _fault(key, "is missing" + (f", and {unknown} is unknown" if unknown else ""))
+        if tuple(weights[key].shape) != shape:
+            raise _fault(key, f"has shape {tuple(weights[key].shape)}, where the other tensors ask for {shape}")
+        if not weights[key].is_floating_point():
+            raise _fault(key, f"holds {weights[key].dtype}, which is no floating-point type")
+    if unknown:
+        raise _fault(unknown, "does not belong to the network")
+
+
+def fuse_state_dict(weights: StateDict) -> StateDict:
+    """
+    Returns the weights of the fused form of an unfused network, in the network's order.
+
+    Args:
+        weights: a clean and complete unfused state dict, as ``clean_state_dict`` returns it and ``build_aether``
+            accepts it. Dtypes are kept; see ``merge_kernels``.
+    """
+    fused: StateDict = {}
+    model = _without_weights(**{**_read_parameters(weights), "fused_init": True})
+    for name, _ in model.named_parameters():
+        if name in weights:
+            fused[name] = weights[name]
+        elif name.endswith(".fused_conv.weight"):
+            conv = name[: -len("fused_conv.weight")]
+            parts = ("lk_conv.weight", "lk_bias", "sk_conv.weight", "sk_bias")
+            weight, bias = merge_kernels(*(weights[conv + part] for part in parts))
+            fused[conv + "fused_conv.weight"] = weight
+            fused[conv + "fused_conv.bias"] = bias
+    return fused
+
+
+def fold_img_range(weights: StateDict, img_range: float) -> StateDict:
+    """
+    Returns weights that do with ``img_range`` 1 what the given ones do with the given ``img_range``.
+
+    The first convolution takes the factor, the last one gives it back. Dtypes are kept, products are rounded once.
+
+    Raises:
+        ValueError: a weight that was neither zero nor infinite would become so in its dtype; names the key.
+    """
+    factors = {
+        "conv_first.weight": img_range,
+        "conv_last.weight": 1.0 / img_range,
+        "conv_last.bias": 1.0 / img_range,
+    }
+    folded = dict(weights)
+    for key, factor in factors.items():
+        before = weights[key]
+        after = (before.double() * factor).to(before.dtype)
+        for lost, what in (((after == 0) & (before != 0), "vanish"), (after.isinf() & ~before.isinf(), "overflow")):
+            if lost.any():
+                raise ValueError(
+                    f"img_range {img_range:g} cannot be folded into {key}: {int(lost.sum())} of its weights would "
+                    f"{what} in {str(before.dtype)[6:]}; convert the file to float32 first"
+                )
+        folded[key] = after
+    return folded
+
+
+def variant_name(parameters: Mapping[str, Any]) -> Optional[str]:
+    """Returns ``small``, ``medium`` or ``large`` if these constructor arguments are a named variant's, else None."""
+    for name, variant in VARIANTS.items():
+        known = dict(variant)
+        if parameters.get("fused_init"):
+            del known["sk_kernel"]
+        if all(parameters[key] == value for key, value in known.items()):
+            return name
+    return None

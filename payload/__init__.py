@@ -1,0 +1,1 @@
+"""What aether-install ships: each folder in here lands in ``spandrel/architectures`` as it is."""

@@ -1,0 +1,147 @@
+"""Real environments to install into: virtual environments with real spandrel wheels, which borrow this one's torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).parents[1]
+CACHE = REPOSITORY / ".cache"
+SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
+
+SUPPORTED = ("0.3.0", "0.3.1", "0.3.2", "0.3.3", "0.3.4", "0.4.0", "0.4.1", "0.4.2")
+UNSUPPORTED = ("0.1.8", "0.2.2")
+
+Snapshot = dict[str, tuple[object, ...]]
+
+
+def run(*command: str | Path, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Runs a program, captures what it says, and shows it if it fails."""
+    result = subprocess.run([str(part) for part in command], capture_output=True, text=True, **options)
+    if check and result.returncode != 0:
+        raise AssertionError(f"{command} exited with {result.returncode}\n{result.stdout}\n{result.stderr}")
+    return result
+
+
+def script(name: str) -> Path:
+    """A console script of this environment."""
+    return Path(sysconfig.get_path("scripts"), name)
+
+
+def aether_install(*arguments: str | Path, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Runs the real command."""
+    return run(script("aether-install"), *arguments, check=check, **options)
+
+
+def aether_json(*arguments: str | Path, **options: Any) -> dict[str, Any]:
+    """Runs the real command with --json, whatever its exit status."""
+    result: dict[str, Any] = json.loads(aether_install(*arguments, "--json", check=False, **options).stdout)
+    return result
+
+
+def wheel(version: str) -> Path:
+    """The spandrel wheel of a version, from PyPI, downloaded once."""
+    folder = CACHE / "wheels"
+    path = folder / f"spandrel-{version}-py3-none-any.whl"
+    if not path.exists():
+        run(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", f"spandrel=={version}", "--dest", folder)
+    return path
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment."""
+
+    root: Path
+
+    @property
+    def python(self) -> Path:
+        return self.root / "bin" / "python"
+
+    @property
+    def site_packages(self) -> Path:
+        return next((self.root / "lib").glob("python3*/site-packages"))
+
+    @property
+    def spandrel(self) -> Path:
+        return self.site_packages / "spandrel"
+
+    @property
+    def registry(self) -> Path:
+        return self.spandrel / "__helpers" / "main_registry.py"
+
+    @property
+    def payload(self) -> Path:
+        return self.spandrel / "architectures" / "AetherNet"
+
+    @property
+    def record(self) -> Path:
+        return next(self.site_packages.glob("spandrel-*.dist-info")) / "RECORD"
+
+    def uv(self, *arguments: str | Path, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Runs ``uv pip`` on this environment."""
+        command, *rest = arguments
+        environment = {**os.environ, "UV_CACHE_DIR": str(cache or CACHE / "uv"), "UV_NO_CONFIG": "1"}
+        return run(script("uv"), "pip", command, "--quiet", "--python", self.python, *rest, env=environment)
+
+    def pip(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """Runs this environment's pip, or ours on it."""
+        return run(sys.executable, "-m", "pip", "--python", self.python, "--quiet", *arguments)
+
+    def imports_spandrel(self, code: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Imports spandrel here and runs some code after it, leaving no bytecode."""
+        return run(self.python, "-B", "-c", f"import spandrel\n{code}", check=check, cwd=self.root)
+
+
+def make_environment(root: Path, version: str | None = "0.4.2", *, borrow: bool = True) -> Environment:
+    """
+    Makes a virtual environment with a spandrel from PyPI.
+
+    Args:
+        borrow: let it import torch and the rest from this environment, after its own packages.
+    """
+    environment = {**os.environ, "UV_NO_CONFIG": "1", "UV_CACHE_DIR": str(CACHE / "uv")}
+    run(script("uv"), "venv", "--quiet", "--python", sys.executable, root, env=environment)
+    made = Environment(root)
+    if borrow:
+        (made.site_packages / "borrowed.pth").write_text(f"{SITE_PACKAGES}\n")
+    if version is not None:
+        made.uv("install", "--no-deps", wheel(version))
+    return made
+
+
+def copy_spandrel(folder: Path) -> Path:
+    """Copies this environment's spandrel, with its dist-info, into a folder, and returns the package in it."""
+    for path in SITE_PACKAGES.glob("spandrel*"):
+        shutil.copytree(path, folder / path.name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder / "spandrel"
+
+
+def snapshot(root: Path, *, bytecode: bool = False) -> Snapshot:
+    """
+    Everything about a tree that must come back: path, bytes, mode, time, hard links, target of a symbolic link.
+
+    Times of folders are left out and so, unless asked for, is bytecode.
+    """
+    facts: Snapshot = {}
+    for path in sorted(root.rglob("*")):
+        if not bytecode and "__pycache__" in path.parts:
+            continue
+        status = path.lstat()
+        name = path.relative_to(root).as_posix()
+        if path.is_symlink():
+            facts[name] = ("link", os.readlink(path), status.st_mtime_ns)
+        elif path.is_dir():
+            facts[name] = ("folder", status.st_mode)
+        else:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            facts[name] = ("file", digest, status.st_mode, status.st_mtime_ns, status.st_nlink)
+    return facts

@@ -1,0 +1,150 @@
+"""The network computes what the published one does."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import zlib
+
+import pytest
+import torch
+from weights import GOLDEN_NAMES, golden, plain_output, weights_of
+
+from aether_install.network import core
+
+CONFIGS = {
+    "rgb": {"embed_dim": 12, "depths": (1, 2), "upscale": 2},
+    "gray": {"in_chans": 1, "embed_dim": 8, "depths": (1,), "upscale": 4},
+    "rgba": {"in_chans": 4, "embed_dim": 10, "depths": (2,), "upscale": 3},
+    "gray to rgb": {"in_chans": 1, "out_chans": 3, "embed_dim": 8, "depths": (1,), "upscale": 2},
+    "rgb to gray": {"in_chans": 3, "out_chans": 1, "embed_dim": 8, "depths": (1,), "upscale": 2},
+    "same size": {"embed_dim": 8, "depths": (1, 1), "upscale": 1},
+    "8x": {"embed_dim": 8, "depths": (1,), "upscale": 8},
+    "odd ratio": {"embed_dim": 28, "depths": (1,), "mlp_ratio": 3.3, "upscale": 2},
+    "equal kernels": {"embed_dim": 8, "depths": (1,), "lk_kernel": 5, "sk_kernel": 5, "upscale": 2},
+    "tiny kernels": {"embed_dim": 8, "depths": (1,), "lk_kernel": 1, "sk_kernel": 1, "upscale": 2},
+    "narrow upsampler": {"embed_dim": 8, "depths": (1,), "num_feat": 24, "upscale": 4},
+    "img_range": {"embed_dim": 8, "depths": (1,), "upscale": 2, "img_range": 255.0},
+    "one channel wide": {"embed_dim": 1, "depths": (1,), "mlp_ratio": 4.0, "upscale": 2},
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN_NAMES)
+@pytest.mark.parametrize("inference", [True, False], ids=["inference", "with gradients"])
+def test_agrees_with_the_published_network(name: str, inference: bool) -> None:
+    case = golden(name)
+    for weights in (case.unfused, core().fuse_state_dict(case.unfused)):
+        with torch.inference_mode(inference):
+            y = core().build_aether(weights)(case.x)
+        torch.testing.assert_close(y, case.y, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", GOLDEN_NAMES)
+def test_fuses_to_the_published_bits(name: str) -> None:
+    case = golden(name)
+    fused = core().fuse_state_dict(case.unfused)
+    model = core().build_aether(case.unfused).fuse_model()
+    assert list(fused) == case.fused_keys == list(model.state_dict())
+    for key, crc in case.fused_crc32.items():
+        assert zlib.crc32(fused[key].numpy().tobytes()) == crc
+        assert torch.equal(model.state_dict()[key], fused[key])
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (13, 2), (9, 10)], ids=str)
+def test_agrees_with_the_plain_implementation(config: dict[str, object], size: tuple[int, int]) -> None:
+    weights = weights_of(**config)
+    x = torch.rand(2, config.get("in_chans", 3), *size)
+    expected = plain_output(x, weights, **config)
+    model = core().build_aether(weights, img_range=config.get("img_range", 1.0))
+    for _ in range(2):
+        with torch.inference_mode():
+            torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
+        model.fuse_model()
+
+
+def test_strips_of_a_large_image_join_without_a_seam() -> None:
+    config = {"embed_dim": 4, "depths": (1,), "upscale": 4, "num_feat": 8}
+    weights = weights_of(**config)
+    x = torch.rand(1, 3, 200, 90)
+    with torch.inference_mode():
+        y = core().build_aether(weights)(x)
+    torch.testing.assert_close(y, plain_output(x, weights, **config), rtol=0, atol=1e-5)
+
+
+def test_leaves_its_input_alone() -> None:
+    model = core().build_aether(weights_of(embed_dim=8, depths=(2,), upscale=1))
+    x = torch.rand(1, 3, 6, 6).contiguous(memory_format=torch.channels_last)
+    before = x.clone()
+    with torch.inference_mode():
+        first, second = model(x), model(x)
+    assert torch.equal(x, before)
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("fused", [False, True])
+def test_reads_every_parameter_off_the_shapes(config: dict[str, object], fused: bool) -> None:
+    model = core().aether(**{**config, "img_range": 1.0}, fused_init=fused)
+    parameters = core()._deduce_aether_params_from_state_dict(model.state_dict())
+    rebuilt = core().aether(**parameters)
+    assert {k: v.shape for k, v in rebuilt.state_dict().items()} == {k: v.shape for k, v in model.state_dict().items()}
+    ignored = {"sk_kernel"} if fused else set()
+    for name, value in model.hyperparameters.items():
+        assert name in ignored or rebuilt.hyperparameters[name] == value, name
+
+
+@pytest.mark.parametrize("variant", ["small", "medium", "large"])
+def test_names_its_variants(variant: str) -> None:
+    with torch.device("meta"):
+        model = getattr(core(), f"aether_{variant}")(upscale=2)
+    assert core().variant_name(model.hyperparameters) == variant
+    assert core().variant_name({**model.hyperparameters, "embed_dim": 32}) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("upscale", 5),
+        ("upscale", 0),
+        ("depths", ()),
+        ("depths", (1, 0)),
+        ("lk_kernel", 8),
+        ("sk_kernel", 13),
+        ("embed_dim", 0),
+        ("mlp_ratio", 0.0),
+        ("img_range", 0.0),
+    ],
+)
+def test_refuses_arguments_out_of_range(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=name if name not in ("lk_kernel", "sk_kernel") else "kernels"):
+        core().aether(**{"embed_dim": 8, "depths": (1,), name: value})
+
+
+def test_trains_every_parameter() -> None:
+    torch.manual_seed(0)
+    model = core().aether(embed_dim=8, depths=(2, 1), upscale=2, drop_rate=0.1, drop_path_rate=0.3)
+    model(torch.rand(4, 3, 8, 8)).square().mean().backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients.values())
+
+
+def test_drop_path_drops_whole_samples_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    drop = core().DropPath(0.25)
+    x = torch.ones(4000, 2, 2)
+    y = drop(x)
+    assert y.unique().tolist() == pytest.approx([0, 1 / 0.75])
+    assert y.flatten(1).std(dim=1).max() == 0
+    assert y.mean().item() == pytest.approx(1, abs=0.05)
+    assert drop.eval()(x) is x
+
+
+def test_pickles_and_copies() -> None:
+    model = core().build_aether(weights_of(embed_dim=8, depths=(1,), upscale=2))
+    x = torch.rand(1, 3, 5, 5)
+    with torch.inference_mode():
+        for clone in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert torch.equal(clone(x), model(x))
+            assert clone.hyperparameters == model.hyperparameters

@@ -70,7 +70,9 @@ class _Boundary:
         self.face.done()
         if isinstance(error, AetherInstallError):
             self.face.error(error)
-        elif isinstance(error, Exception) and not isinstance(error, click.ClickException | click.exceptions.Exit):
+        elif isinstance(error, Exception) and not isinstance(
+            error, click.ClickException | click.exceptions.Exit | BrokenPipeError
+        ):
             if os.environ.get("AETHER_INSTALL_DEBUG"):
                 return
             what = f"{type(error).__name__}: {error}"

@@ -91,11 +91,12 @@ class Face:
         self._spandrel = spandrel
         return spandrel
 
-    def progress(self, message: str) -> None:
-        """Shows on a terminal that something is going on, and what."""
-        if self._as_json or not _is_terminal(sys.stderr):
-            return
-        if self._status is None:
+    def progress(self, message: str, *, urgent: bool = False) -> None:
+        """Shows on a terminal that something is going on, and what; elsewhere only what is urgent, as a line."""
+        if not _is_terminal(sys.stderr):
+            if urgent:
+                print(f"aether-install: {message}", file=sys.stderr, flush=True)
+        elif self._status is None:
             self._status = _console(sys.stderr).status(message)
             self._status.start()
         else:

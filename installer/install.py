@@ -6,6 +6,7 @@ import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from .errors import AetherInstallError
 from .interpreter import self_test
@@ -16,8 +17,11 @@ from .plan import Plan, plan_install, plan_uninstall
 from .survey import State, Survey, survey
 from .writer import Transaction, UndoError
 
-Progress = Callable[[str], None]
-"""Told what is going on before anything that may take a while."""
+
+class Progress(Protocol):
+    """Told what is going on before anything that may take a while; ``urgent`` if it may take forever."""
+
+    def __call__(self, message: str, *, urgent: bool = False) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -120,11 +124,15 @@ def _change(
     dry_run: bool,
     progress: Progress,
 ) -> Outcome:
+
+    def wait() -> None:
+        progress(f"waiting for another aether-install to finish with {spandrel.package}", urgent=True)
+
     if dry_run:
         facts = _survey(spandrel)
         return Outcome(facts.state, facts, make_plan(facts), dry_run=True)
     try:
-        with locked(spandrel.package, lambda: progress("waiting for another aether-install to finish")):
+        with locked(spandrel.package, wait):
             facts = _survey(spandrel)
             plan = make_plan(facts)
             if plan.steps:

@@ -22,7 +22,7 @@ from aether_install.install import install, uninstall
 from aether_install.locate import Spandrel
 
 
-def _ignore(_: str) -> None:
+def _ignore(message: str, *, urgent: bool = False) -> None:
     pass
 
 

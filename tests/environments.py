@@ -101,6 +101,18 @@ class Environment:
         return run(self.python, "-B", "-c", f"import spandrel\n{code}", check=check, cwd=self.root)
 
 
+def borrowed() -> Path:
+    """A folder through which other environments find torch and the rest that is installed here, but not spandrel."""
+    folder = CACHE / "borrowed"
+    folder.mkdir(parents=True, exist_ok=True)
+    theirs = {path.name for path in folder.iterdir()}
+    private = ("spandrel", "aether_install", "__", "pip", "uv")
+    for path in SITE_PACKAGES.iterdir():
+        if not path.name.startswith(private) and path.suffix != ".pth" and path.name not in theirs:
+            (folder / path.name).symlink_to(path)
+    return folder
+
+
 def make_environment(root: Path, version: str | None = "0.4.2", *, borrow: bool = True) -> Environment:
     """
     Makes a virtual environment with a spandrel from PyPI.
@@ -112,7 +124,7 @@ def make_environment(root: Path, version: str | None = "0.4.2", *, borrow: bool 
     run(script("uv"), "venv", "--quiet", "--python", sys.executable, root, env=environment)
     made = Environment(root)
     if borrow:
-        (made.site_packages / "borrowed.pth").write_text(f"{SITE_PACKAGES}\n")
+        (made.site_packages / "borrowed.pth").write_text(f"{borrowed()}\n")
     if version is not None:
         made.uv("install", "--no-deps", wheel(version))
     return made

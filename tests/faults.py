@@ -1,0 +1,116 @@
+"""
+Kills and faults at every step that a piece of code takes in the file system, each in a process of its own.
+
+The steps are counted, never timed: a profile function sees every call of a C function that can change a file, in the
+order in which they are made, and the run is repeated with something happening before the first, the second, ...
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from itertools import count
+from types import FrameType
+from typing import Any
+
+from aether_install.errors import AetherInstallError
+
+_CHANGING = {
+    "chmod",
+    "chown",
+    "fchmod",
+    "fchown",
+    "flush",
+    "fsync",
+    "link",
+    "mkdir",
+    "open",
+    "remove",
+    "rename",
+    "replace",
+    "rmdir",
+    "sendfile",
+    "symlink",
+    "truncate",
+    "unlink",
+    "utime",
+    "write",
+}
+
+
+SUCCEEDED_ANYWAY = 10
+"""Exit status of work that met a fault and could do without that step."""
+
+REFUSED = 1
+"""Exit status of work that ended with a sentence for the user."""
+
+
+class _Interruption:
+    """A profile function that has something happen before the step of a number."""
+
+    def __init__(self, number: int, happen: Callable[[], None]) -> None:
+        self.number = number
+        self.happen = happen
+        self.steps = 0
+
+    def __call__(self, _: FrameType, event: str, call: Any) -> None:
+        if event == "c_call" and call.__name__ in _CHANGING and _is_about_files(call):
+            self.steps += 1
+            if self.steps == self.number:
+                self.happen()
+
+
+def _is_about_files(call: Any) -> bool:
+    return call.__module__ in ("posix", "_io") or type(call.__self__).__module__ == "_io"
+
+
+def _in_child(work: Callable[[], None], interruption: _Interruption) -> int:
+    """Does some work in a forked process and returns the wait status; exit status 0: nothing happened to it."""
+    child = os.fork()
+    if child == 0:
+        status = 2
+        try:
+            sys.setprofile(interruption)
+            work()
+            status = SUCCEEDED_ANYWAY if interruption.steps >= interruption.number else 0
+        except AetherInstallError:
+            status = REFUSED
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return os.waitpid(child, 0)[1]
+
+
+def kill() -> None:
+    """Ends this process as nothing can prevent."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def failing_with(code: int) -> Callable[[], None]:
+    """Something that makes a step fail with this errno instead of being taken."""
+
+    def fail() -> None:
+        raise OSError(code, os.strerror(code))
+
+    return fail
+
+
+def at_every_step(prepare: Callable[[], Callable[[], None]], happen: Callable[[], None]) -> Iterator[tuple[int, int]]:
+    """
+    Has something happen before the first step of some work, before the second, and so on until it runs out of steps.
+
+    Args:
+        prepare: sets the scene anew and returns the work.
+
+    Yields:
+        the number of the step and the wait status of the process, once it has ended.
+    """
+    for number in count(1):
+        status = _in_child(prepare(), _Interruption(number, happen))
+        if status == 0:
+            return
+        yield number, status

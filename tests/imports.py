@@ -1,0 +1,70 @@
+"""Imports many copies of spandrel in one process, one after the other, so that torch is imported only once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from environments import run
+
+_PROGRAM = """
+import json, sys, traceback, warnings
+import torch, torchvision, einops
+shapes = {"body.0.weight": (8, 3, 3, 3), "body.0.bias": (8,), "body.1.weight": (8,)}
+shapes.update({"body.2.weight": (12, 8, 3, 3), "body.2.bias": (12,)})
+compact = {key: torch.zeros(shape) for key, shape in shapes.items()}
+for line in sys.stdin:
+    folder = line.rstrip("\\n")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "spandrel"]:
+        del sys.modules[name]
+    sys.path.insert(0, folder)
+    answer = {"imports": False, "detects": False, "loads_others": False, "warnings": [], "error": ""}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            import spandrel
+            answer["imports"] = spandrel.__file__.startswith(folder)
+            ids = [str(support.architecture.id) for support in spandrel.MAIN_REGISTRY]
+            answer["detects"] = {"AetherNet-Fused", "AetherNet-Unfused"} <= set(ids)
+            other = spandrel.ModelLoader().load_from_state_dict(compact)
+            answer["loads_others"] = other.architecture.id == "Compact"
+            if answer["detects"]:
+                from spandrel.architectures.AetherNet import aether
+                for fused in (False, True):
+                    weights = aether(embed_dim=4, depths=(1,), upscale=2, fused_init=fused).state_dict()
+                    loaded = spandrel.ModelLoader().load_from_state_dict(weights)
+                    assert loaded.architecture.id == ("AetherNet-Fused" if fused else "AetherNet-Unfused")
+                    assert loaded(torch.rand(1, 3, 5, 4)).shape == (1, 3, 10, 8)
+        except BaseException:
+            answer["error"] = traceback.format_exc()
+    sys.path.remove(folder)
+    answer["warnings"] = [str(w.message) for w in caught if "AetherNet" in str(w.message)]
+    print(json.dumps(answer))
+"""
+
+
+@dataclass(frozen=True)
+class Import:
+    """How importing a spandrel went: does it import, know AetherNet, load other models, and what does it say."""
+
+    imports: bool
+    detects: bool
+    loads_others: bool
+    warnings: list[str]
+    error: str
+
+    @property
+    def clean(self) -> bool:
+        return self.imports and self.loads_others and not self.error
+
+
+def import_each(folders: Iterable[Path]) -> list[Import]:
+    """Imports the spandrel in each site-packages folder, and loads models of several architectures with it."""
+    folders = list(folders)
+    answers = run(sys.executable, "-B", "-c", _PROGRAM, input="".join(f"{folder}\n" for folder in folders))
+    imports = [Import(**json.loads(line)) for line in answers.stdout.splitlines()]
+    assert len(imports) == len(folders), answers.stderr
+    return imports

@@ -1,0 +1,168 @@
+"""Whatever interrupts an installer, and whenever: spandrel imports, and the next run of either command gets there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from environments import Snapshot, snapshot
+from faults import REFUSED, SUCCEEDED_ANYWAY, at_every_step, failing_with, kill
+from imports import import_each
+
+from aether_install.install import install, status, uninstall
+from aether_install.locate import Spandrel
+from aether_install.manifest import Payload, shipped_payload
+from aether_install.survey import State
+
+
+def quietly(message: str, *, urgent: bool = False) -> None:
+    pass
+
+
+def do_install(site_packages: Path) -> None:
+    install(Spandrel(site_packages / "spandrel"), progress=quietly)
+
+
+def do_uninstall(site_packages: Path) -> None:
+    uninstall(Spandrel(site_packages / "spandrel"), progress=quietly)
+
+
+def state_of(site_packages: Path) -> State:
+    return status(Spandrel(site_packages / "spandrel")).before
+
+
+def link_tree(source: Path, target: Path) -> Path:
+    """A copy whose files are hard links, as uv makes them: it takes no time, and whoever writes in place shows."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target, copy_function=os.link, symlinks=True)
+    return target
+
+
+def content(facts: Snapshot) -> tuple[object, ...]:
+    """A snapshot without modes, times and links."""
+    return tuple((name, fact[:2]) for name, fact in facts.items())
+
+
+WORK = {"install": do_install, "uninstall": do_uninstall, "update": do_install}
+
+
+@pytest.fixture
+def start(tree: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The tree in the state from which the work named by the parameter sets out."""
+    if request.param == "uninstall":
+        do_install(tree)
+    if request.param == "update":
+        older = {name: b"# older\n" + data for name, data in shipped_payload().files.items()}
+        with monkeypatch.context() as patch:
+            patch.setattr("aether_install.install.shipped_payload", lambda: Payload(older))
+            do_install(tree)
+        assert state_of(tree) is State.OUTDATED
+    return tree
+
+
+class Aftermath:
+    """
+    Checks each tree that an interruption left, and keeps those that differ for the import test at the end.
+
+    Args:
+        clean: the tree without us.
+        folder: where to work.
+        left: trees of earlier tests and of this one, by the content of their modules.
+    """
+
+    def __init__(self, clean: Path, folder: Path, left: dict[tuple[object, ...], Path]) -> None:
+        self.folder = folder
+        self.absent = links_apart(snapshot(clean))
+        self.left = left
+        self.checked: set[tuple[object, ...]] = set()
+
+    def check(self, number: int, tree: Path) -> None:
+        facts = snapshot(tree)
+        if content(facts) in self.checked:
+            return
+        self.checked.add(content(facts))
+        modules = content({name: fact for name, fact in facts.items() if name.endswith(".py")})
+        if modules not in self.left:
+            self.left[modules] = link_tree(tree, self.folder / f"left-{number}")
+
+        removed = link_tree(tree, self.folder / "removed")
+        do_uninstall(removed)
+        assert links_apart(snapshot(removed)) == self.absent, f"uninstall after step {number}"
+
+        completed = link_tree(tree, self.folder / "completed")
+        do_install(completed)
+        assert state_of(completed) is State.INSTALLED, f"install after step {number}"
+        do_uninstall(completed)
+        assert links_apart(snapshot(completed)) == self.absent, f"both after step {number}"
+
+
+def links_apart(facts: Snapshot) -> Snapshot:
+    """A snapshot without the number of hard links, which the copies made by the test itself change."""
+    return {name: fact[:4] for name, fact in facts.items()}
+
+
+@pytest.fixture(scope="module")
+def left() -> dict[tuple[object, ...], Path]:
+    return {}
+
+
+@pytest.fixture
+def aftermath(tmp_path: Path, start: Path, left: dict[tuple[object, ...], Path]) -> Aftermath:
+    clean = link_tree(start, tmp_path / "clean")
+    do_uninstall(clean)
+    return Aftermath(clean, tmp_path, left)
+
+
+each_work = pytest.mark.parametrize(("start", "work"), list(WORK.items()), indirect=["start"], ids=WORK)
+
+
+@each_work
+def test_killed_at_any_step(start: Path, aftermath: Aftermath, tmp_path: Path, work: Callable[[Path], None]) -> None:
+    victim = tmp_path / "victim"
+    before = links_apart(snapshot(start))
+
+    def prepare() -> Callable[[], None]:
+        link_tree(start, victim)
+        return lambda: work(victim)
+
+    steps = 0
+    for steps, ended in at_every_step(prepare, kill):
+        assert os.WIFSIGNALED(ended)
+        assert os.WTERMSIG(ended) == signal.SIGKILL
+        aftermath.check(steps, victim)
+    assert steps > 25
+    assert links_apart(snapshot(start)) == before
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES], ids=["disk full", "no permission"])
+@each_work
+def test_failing_at_any_step(
+    start: Path, aftermath: Aftermath, tmp_path: Path, work: Callable[[Path], None], code: int
+) -> None:
+    victim = tmp_path / "victim"
+    before = links_apart(snapshot(start))
+
+    def prepare() -> Callable[[], None]:
+        link_tree(start, victim)
+        return lambda: work(victim)
+
+    steps = undone = 0
+    for steps, ended in at_every_step(prepare, failing_with(code)):
+        assert os.waitstatus_to_exitcode(ended) in (REFUSED, SUCCEEDED_ANYWAY), f"a traceback at step {steps}"
+        undone += links_apart(snapshot(victim)) == before
+        aftermath.check(steps, victim)
+    assert steps > 25
+    assert undone > 15
+    assert links_apart(snapshot(start)) == before
+
+
+def test_spandrel_imports_whatever_was_left_behind(left: dict[tuple[object, ...], Path]) -> None:
+    """Runs after the tests above, on all the different trees that they came upon."""
+    assert len(left) > 8
+    for folder, answer in zip(left.values(), import_each(left.values()), strict=True):
+        assert answer.clean, (folder, answer)

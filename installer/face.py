@@ -323,9 +323,9 @@ def _draw(view: View) -> None:
         for row in view.table:
             table.add_row(*row)
         console.print(table)
-    for line in view.diff.splitlines():
+    for line in view.diff.split("\n")[:-1]:
         colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
-        console.print(Text(line, colour), soft_wrap=True)
+        console.print(Text(line.rstrip("\r"), colour), soft_wrap=True)
     for advice in view.advice:
         console.print(Text(advice, "bold"))
 
@@ -338,7 +338,7 @@ def _plain_lines(view: View) -> Iterator[str]:
         yield f"{row[0]}: " + ", ".join(
             f"{value} {column}" for value, column in zip(row[1:], view.columns[1:], strict=True)
         )
-    yield from view.diff.splitlines()
+    yield from view.diff.split("\n")[:-1]
     yield from view.advice
 
 
@@ -371,8 +371,9 @@ def _diff(plan: Plan) -> Iterator[str]:
 
 
 def _lines(data: bytes) -> list[str]:
-    text = data.decode("utf-8", "replace").replace("\r\n", "\n")
-    return [line + "\n" for line in text.splitlines()]
+    lines = [line + "\n" for line in data.decode("utf-8", "replace").split("\n")]
+    last = lines.pop().removesuffix("\n")
+    return [*lines, f"{last}\n\\ No newline at end of file\n"] if last else lines
 
 
 def _parameters(parameters: dict[str, Any], img_range: float) -> dict[str, Any]:

@@ -151,10 +151,11 @@ def _carry_out(plan: Plan, check: Callable[[], None]) -> None:
         try:
             transaction.rollback()
         except UndoError as undo_error:
-            kept = ", ".join(map(str, undo_error.kept)) or "nowhere, since none was replaced"
+            first = error.message if isinstance(error, AetherInstallError) else str(error)
+            kept = ", ".join(map(str, undo_error.kept)) or "their own names"
             raise AetherInstallError(
-                f"{error}; moreover, not everything could be put back ({undo_error.cause}): the originals that could "
-                f"not are kept as {kept}; mend the cause and run this again, which finishes or undoes the rest"
+                f"{first}; moreover, not everything could be put back ({undo_error.cause}), and originals are kept "
+                f"under {kept}; mend the cause and run this again, which finishes or undoes the rest"
             ) from error
         raise
     transaction.commit()

@@ -189,17 +189,16 @@ class Transaction:
         Undoes every step, the newest first.
 
         Raises:
-            UndoError: one could not be undone; the others were, and the originals of that one are kept.
+            UndoError: one could not be undone. Those before it are left as they are, so that things stand as if the
+                process had been killed on its way, from where the next run knows how to go on.
         """
-        failure: OSError | None = None
-        while self._undo:
-            try:
+        try:
+            while self._undo:
                 self._undo.pop()()
-            except OSError as error:
-                failure = failure or error
-        self._sync_folders()
-        if failure:
-            raise UndoError(failure, [path for path in self._rubbish if os.path.lexists(path)])
+        except OSError as error:
+            raise UndoError(error, [path for path in self._rubbish if os.path.lexists(path)]) from error
+        finally:
+            self._sync_folders()
 
     def _sync_folders(self) -> None:
         """Makes renames durable, where the system can do that for folders."""

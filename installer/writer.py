@@ -213,10 +213,14 @@ class Transaction:
 
 def _write(path: Path, data: bytes, like: Path) -> None:
     path.unlink(missing_ok=True)
-    with open(path, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(path, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     _copy_owner_and_mode(path, like)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
@@ -9,9 +10,13 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from aether_install.install import install, uninstall
+from aether_install.locate import Spandrel
 
 REPOSITORY = Path(__file__).parents[1]
 CACHE = REPOSITORY / ".cache"
@@ -135,6 +140,20 @@ def copy_spandrel(folder: Path) -> Path:
     for path in SITE_PACKAGES.glob("spandrel*"):
         shutil.copytree(path, folder / path.name, ignore=shutil.ignore_patterns("__pycache__"))
     return folder / "spandrel"
+
+
+def taught_spandrel() -> Path:
+    """A temporary site-packages folder with a copy of this environment's spandrel that knows AetherNet."""
+    folder = Path(tempfile.mkdtemp(prefix="spandrel-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    package = Spandrel(copy_spandrel(folder))
+    uninstall(package, progress=quietly)
+    install(package, progress=quietly)
+    return folder
+
+
+def quietly(message: str, *, urgent: bool = False) -> None:
+    """Progress that nobody wants to see."""
 
 
 def snapshot(root: Path, *, bytecode: bool = False) -> Snapshot:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from environments import Snapshot, snapshot
+from environments import Snapshot, quietly, snapshot
 from faults import REFUSED, SUCCEEDED_ANYWAY, at_every_step, failing_with, kill
 from imports import import_each
 
@@ -18,10 +18,6 @@ from aether_install.install import install, status, uninstall
 from aether_install.locate import Spandrel
 from aether_install.manifest import Payload, shipped_payload
 from aether_install.survey import State
-
-
-def quietly(message: str, *, urgent: bool = False) -> None:
-    pass
 
 
 def do_install(site_packages: Path) -> None:

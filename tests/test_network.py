@@ -141,6 +141,62 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean() -> None:
     assert drop.eval()(x) is x
 
 
+SMALL = {"embed_dim": 8, "depths": (1, 1), "upscale": 2}
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["unfused", "fused"])
+def test_traces_for_images_of_any_size(fused: bool) -> None:
+    model = core().build_aether(weights_of(**SMALL))
+    model = model.fuse_model() if fused else model
+    with torch.no_grad():
+        traced = torch.jit.trace(model, torch.rand(1, 3, 8, 8))
+        x = torch.rand(1, 3, 150, 70)
+        torch.testing.assert_close(traced(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["unfused", "fused"])
+def test_exports_for_images_of_any_size(fused: bool) -> None:
+    model = core().build_aether(weights_of(**SMALL))
+    model = model.fuse_model() if fused else model
+    height, width = torch.export.Dim("height", min=2, max=4096), torch.export.Dim("width", min=2, max=4096)
+    exported = torch.export.export(model, (torch.rand(1, 3, 8, 9),), dynamic_shapes=({2: height, 3: width},))
+    x = torch.rand(1, 3, 150, 70)
+    with torch.no_grad():
+        torch.testing.assert_close(exported.module()(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["unfused", "fused"])
+@pytest.mark.parametrize("gradients", [False, True], ids=["inference", "with gradients"])
+def test_compiles_in_one_graph(fused: bool, gradients: bool) -> None:
+    model = core().build_aether(weights_of(**SMALL))
+    model = model.fuse_model() if fused else model
+    x = torch.rand(1, 3, 11, 14)
+    torch.compiler.reset()
+    with torch.set_grad_enabled(gradients):
+        compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(compiled(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+def test_runs_under_autocast() -> None:
+    model = core().build_aether(weights_of(**SMALL))
+    x = torch.rand(1, 3, 11, 14)
+    with torch.inference_mode():
+        expected = model(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(model(x).float(), expected, rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_keeps_the_dtype_it_is_given(dtype: torch.dtype) -> None:
+    weights = weights_of(**SMALL)
+    model = core().build_aether(weights, dtype=dtype)
+    x = torch.rand(1, 3, 7, 9)
+    with torch.inference_mode():
+        y = model(x.to(dtype))
+    assert y.dtype == dtype
+    torch.testing.assert_close(y.float(), plain_output(x, weights, **SMALL), rtol=0, atol=0.08)
+
+
 def test_pickles_and_copies() -> None:
     model = core().build_aether(weights_of(embed_dim=8, depths=(1,), upscale=2))
     x = torch.rand(1, 3, 5, 5)

@@ -9,17 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from environments import SUPPORTED, UNSUPPORTED, aether_install, aether_json, snapshot, wheel
+from environments import SUPPORTED, UNSUPPORTED, aether_install, aether_json, quietly, snapshot, wheel
 from environments import run as run_program
 
 from aether_install.errors import AetherInstallError
 from aether_install.install import Outcome, install, status, uninstall
 from aether_install.locate import Spandrel
 from aether_install.manifest import Payload, shipped_payload
-
-
-def quietly(message: str, *, urgent: bool = False) -> None:
-    pass
 
 
 class Tree:

@@ -225,15 +225,23 @@ class AetherBlock(nn.Module):
         stay in the processor's cache, where whole tensors of hidden units would go to memory and back four times.
         """
         y = self.conv(x)
-        for x_pixels, y_pixels in zip(_pixel_slices(x), _pixel_slices(y)):
+        hidden = self.ffn.fc2.in_features
+        for x_pixels, y_pixels in zip(_pixel_slices(x, hidden), _pixel_slices(y, hidden)):
             x_pixels.add_(self.ffn(self.norm(y_pixels)))
         return x
 
 
-def _pixel_slices(x: Tensor) -> Sequence[Tensor]:
-    """Views of a channels-last (B, C, H, W) tensor as slices (n, C), small enough for the caches of all threads."""
+def _pixel_slices(x: Tensor, hidden: int) -> Sequence[Tensor]:
+    """
+    Views of a channels-last (B, C, H, W) tensor as slices (n, C).
+
+    A slice with ``hidden`` values for each pixel takes half a megabyte for each thread, which caches hold, and less
+    than ``x`` does, since memory for smaller tensors than before is recycled and not mapped anew; but no slice is so
+    small that matrix products stop paying.
+    """
     pixels = x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).view(-1, x.shape[1])
-    return pixels.split(1024 * torch.get_num_threads())
+    cached = torch.get_num_threads() * 2**19 // (hidden * x.element_size())
+    return pixels.split(max(512, min(cached, len(pixels) // 4)))
 
 
 class Upsample(nn.Sequential):
@@ -404,7 +412,7 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
         deep = shallow.clone(memory_format=torch.channels_last)
         for block in self._blocks():
             block.forward_(deep)
-        for pixels in _pixel_slices(deep):
+        for pixels in _pixel_slices(deep, deep.shape[1]):
             pixels.copy_(self.norm(pixels))
         return self.conv_after_body(deep).add_(shallow)
 
@@ -422,7 +430,7 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
         halo = 3
         batch, _, height, width = x.shape
         scale = self.upscale
-        rows = max(32, 2**17 // (width * scale * scale))
+        rows = max(64, 2**18 // (width * scale * scale))
         if rows + halo >= height:
             return self._reconstruct(x).contiguous()
         out = x.new_empty(batch, self.conv_last.out_channels, height * scale, width * scale)
@@ -732,23 +740,22 @@ def _check_shapes(weights: StateDict, model: aether) -> None:
 
 def fuse_state_dict(weights: StateDict) -> StateDict:
     """
-    Returns the weights of the fused form of an unfused network, in the network's order.
+    Returns the weights of the fused form of an unfused network, in the order of the given ones.
 
     Args:
         weights: a clean and complete unfused state dict, as ``clean_state_dict`` returns it and ``build_aether``
             accepts it. Dtypes are kept; see ``merge_kernels``.
     """
     fused: StateDict = {}
-    model = _without_weights(**{**_read_parameters(weights), "fused_init": True})
-    for name, _ in model.named_parameters():
-        if name in weights:
-            fused[name] = weights[name]
-        elif name.endswith(".fused_conv.weight"):
-            conv = name[: -len("fused_conv.weight")]
+    for key, tensor in weights.items():
+        block, conv, _ = key.partition(".conv.")
+        if not conv:
+            fused[key] = tensor
+        elif f"{block}.conv.fused_conv.weight" not in fused:
             parts = ("lk_conv.weight", "lk_bias", "sk_conv.weight", "sk_bias")
-            weight, bias = merge_kernels(*(weights[conv + part] for part in parts))
-            fused[conv + "fused_conv.weight"] = weight
-            fused[conv + "fused_conv.bias"] = bias
+            weight, bias = merge_kernels(*(weights[f"{block}.conv.{part}"] for part in parts))
+            fused[f"{block}.conv.fused_conv.weight"] = weight
+            fused[f"{block}.conv.fused_conv.bias"] = bias
     return fused
 
 

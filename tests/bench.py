@@ -1,0 +1,261 @@
+"""
+Measures what the project promises of speed and size, as ratios within one run on one machine, and prints one table.
+
+The network is compared with the plain implementation beside this file, the commands with what they cannot do without.
+Runs of the two sides alternate and medians count; a limit counts as met with a tenth of margin.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import torch
+from environments import copy_spandrel, script, taught_spandrel
+from plain import PlainAether
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import save_file
+from weights import weights_of
+
+from aether_install.network import core
+
+BARE = [sys.executable, "-c", "import click, rich.console"]
+
+LOAD_AND_SAVE = """
+import sys, torch
+from safetensors.torch import load_file, save_file
+source, target = sys.argv[1:]
+weights = load_file(source) if source.endswith("safetensors") else torch.load(source)["params"]
+save_file(weights, target) if target.endswith("safetensors") else torch.save(weights, target)
+"""
+
+PEAK = """
+import resource, sys, torch
+sys.path.insert(0, sys.argv[2])
+from bench import models
+model = models({"embed_dim": 96, "depths": (4,) * 4, "upscale": 4}, fused=True)[sys.argv[1] == "ours"]
+x = torch.rand(1, 3, 384, 384)
+with torch.inference_mode():
+    model(x[..., :16, :16])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    model(x)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """
+    One line of the table.
+
+    Attributes:
+        at_least: whether the limit is a speed-up to reach and not a cost to stay under.
+        limit: None where nothing is promised.
+    """
+
+    what: str
+    ours: float
+    plain: float
+    unit: str
+    limit: float | None
+    at_least: bool = False
+
+    @property
+    def ratio(self) -> float:
+        return self.plain / self.ours if self.at_least else self.ours / self.plain
+
+    @property
+    def met(self) -> bool:
+        if self.limit is None:
+            return True
+        return self.ratio >= 1.1 * self.limit if self.at_least else self.ratio <= 0.9 * self.limit
+
+
+def alternate(runs: int, ours: Callable[[], float], plain: Callable[[], float]) -> tuple[float, float]:
+    """Medians of what the two sides return, run in turns after one run of each that does not count."""
+    ours(), plain()
+    results = [(ours(), plain()) for _ in range(runs)]
+    return statistics.median(a for a, _ in results), statistics.median(b for _, b in results)
+
+
+def seconds(work: Callable[[], object]) -> Callable[[], float]:
+    """A function that does some work and returns how long it took."""
+
+    def timed() -> float:
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    return timed
+
+
+def process(command: list[str]) -> tuple[float, float]:
+    """Wall-clock seconds and peak megabytes of a process."""
+    start = time.perf_counter()
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    _, status, usage = os.wait4(child.pid, 0)
+    assert status == 0, (command, child.stderr and child.stderr.read().decode())
+    return time.perf_counter() - start, usage.ru_maxrss / 1e3
+
+
+def command_rows(folder: Path) -> Iterator[Row]:
+    site_packages = folder / "site-packages"
+    copy_spandrel(site_packages)
+    ours = str(script("aether-install"))
+    target = ["--target", str(site_packages)]
+
+    def install() -> float:
+        taken, _ = process([ours, "spandrel", *target])
+        process([ours, "uninstall", *target])
+        return taken
+
+    measured: dict[str, tuple[Callable[[], float], float]] = {
+        "aether-install --help": (lambda: process([ours, "--help"])[0], 2.5),
+        "aether-install status --target": (
+            lambda: process([sys.executable, ours, "status", *target, "--json"])[0],
+            2.5,
+        ),
+        "aether-install spandrel --target": (install, 4),
+    }
+    process([ours, "spandrel", *target])  # status exits with 0 only where it is installed
+    for what, (run, limit) in measured.items():
+        if run is install:
+            process([ours, "uninstall", *target])
+        times = alternate(15, run, lambda: process(BARE)[0])
+        yield Row(what, *times, "s", limit)
+
+
+class Measured:
+    """A process that writes a file: calling it runs it and returns the seconds; peaks are collected on the side."""
+
+    def __init__(self, command: list[str], target: Path) -> None:
+        self.command = command
+        self.target = target
+        self.peaks: list[float] = []
+
+    def __call__(self) -> float:
+        self.target.unlink(missing_ok=True)
+        taken, peak = process(self.command)
+        self.peaks.append(peak)
+        return taken
+
+
+def fuse_rows(folder: Path) -> Iterator[Row]:
+    large = core().aether_large(upscale=4).state_dict()
+    torch.save({"params": large}, folder / "large.pth")
+    save_file(large, folder / "large.safetensors")
+    for suffix in ("pth", "safetensors"):
+        source, target = str(folder / f"large.{suffix}"), folder / f"out.{suffix}"
+        paths = ["--model_path", source, "--output_path", str(target)]
+        peaks: dict[bool, list[float]] = {True: [], False: []}
+
+        def measure(
+            command: list[str], ours: bool, target: Path = target, peaks: dict[bool, list[float]] = peaks
+        ) -> float:
+            target.unlink(missing_ok=True)
+            taken, peak = process(command)
+            peaks[ours].append(peak)
+            return taken
+
+        fuse = [str(script("aether-install")), "fuse", "--no-verify", *paths]
+        plain = [sys.executable, "-c", LOAD_AND_SAVE, source, str(target)]
+        times = alternate(7, lambda: measure(fuse, True), lambda: measure(plain, False))  # noqa: B023
+        yield Row(f"fuse --no-verify, large .{suffix}", *times, "s", 1.3)
+        extra = max(0.0, statistics.median(peaks[True]) - statistics.median(peaks[False]))
+        yield Row("  memory beyond load and save, over file size", extra, Path(source).stat().st_size / 1e6, "MB", 1)
+
+
+def loading_rows(folder: Path) -> Iterator[Row]:
+    import spandrel
+
+    path = folder / "large.pth"
+    loader = spandrel.ModelLoader()
+    times = alternate(15, seconds(lambda: loader.load_from_file(path)), seconds(lambda: torch.load(path)))
+    yield Row("spandrel loads aether_large, against torch.load", *times, "s", 2)
+
+
+def models(config: dict[str, object], fused: bool) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """The plain network and ours, of the same weights."""
+    weights = weights_of(**config)
+    weights = core().fuse_state_dict(weights) if fused else weights
+    plain = PlainAether(**config, fused_init=fused)
+    plain.load_state_dict(weights)
+    return plain.eval(), core().build_aether(weights)
+
+
+def forward_rows(device: str) -> Iterator[Row]:
+    medium = {**core().VARIANTS["medium"], "upscale": 2}
+    cases = [
+        (torch.float32, True, 128, 1.5 if device == "cpu" else None),
+        (torch.float32, False, 128, 1.0 if device == "cpu" else None),
+        (torch.bfloat16, True, 128, 1.0),
+        (torch.bfloat16, False, 128, None),
+        (torch.float16, True, 24 if device == "cpu" else 128, None),
+        (torch.float32, True, 32, None),
+    ]
+    for dtype, fused, side, limit in cases:
+        plain, ours = (model.to(device, dtype) for model in models(medium, fused))
+        x = torch.rand(1, 3, side, side).to(device, dtype)
+
+        def run(model: torch.nn.Module, x: torch.Tensor = x) -> float:
+            with torch.inference_mode():
+                model(x)
+                return seconds(lambda: (model(x), device == "cuda" and torch.cuda.synchronize()))()
+
+        with torch.inference_mode():
+            difference = (ours(x).float() - plain(x).float()).abs().max().item()
+        assert difference < {torch.float32: 1e-4}.get(dtype, 1.0), difference
+        times = alternate(5, lambda: run(ours), lambda: run(plain))  # noqa: B023
+        form = "fused" if fused else "unfused"
+        what = f"forward on {device}, medium 2x {form}, {str(dtype)[6:]}, {side}x{side}"
+        yield Row(what, *times, "s", limit, at_least=limit == 1.5) if limit != 1.0 else Row(what, *times, "s", 1.0)
+
+
+def memory_rows() -> Iterator[Row]:
+    peaks = {}
+    for which in ("ours", "plain"):
+        command = [sys.executable, "-c", PEAK, which, str(Path(__file__).parent)]
+        peaks[which] = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 1e3
+    yield Row("peak memory of forward, small 4x fused, float32, 384x384", peaks["ours"], peaks["plain"], "MB", 1)
+
+
+def main() -> None:
+    sys.path.insert(0, str(taught_spandrel()))
+    folder = Path(tempfile.mkdtemp(prefix="aether-bench-"))
+    table = Table(box=box.ROUNDED, title=f"{torch.get_num_threads()} threads, torch {torch.__version__}")
+    for column in ("what", "ours", "plain", "ratio", "limit", ""):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    missed = 0
+    try:
+        with console.status("measuring; this takes some minutes"):
+            devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+            groups = [command_rows(folder), fuse_rows(folder), loading_rows(folder), memory_rows()]
+            for rows in [*groups, *map(forward_rows, devices)]:
+                for row in rows:
+                    missed += not row.met
+                    limit = "" if row.limit is None else f"{'>=' if row.at_least else '<='} {row.limit:g}"
+                    verdict = "" if row.limit is None else "[green]met" if row.met else "[red]not met"
+                    form = "{:.3f} s" if row.unit == "s" else "{:.0f} MB"
+                    ratio = f"{row.ratio:.2f}x"
+                    table.add_row(row.what, form.format(row.ours), form.format(row.plain), ratio, limit, verdict)
+    finally:
+        shutil.rmtree(folder)
+    console.print(table)
+    sys.exit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
+import pickletools
 import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -77,18 +79,48 @@ def read_checkpoint(path: Path) -> Checkpoint:
     raise AetherInstallError(f"{path} is neither a PyTorch nor a safetensors file; check that it is the right one")
 
 
+def pickled_names(path: Path) -> set[tuple[str, str]]:
+    """
+    The (module, name) of everything that a file written by ``torch.save`` asks its reader to import; nothing is run.
+
+    Raises:
+        OSError, ValueError, KeyError: the file is damaged.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+            return _names_in(io.BytesIO(archive.read(name)))
+    with open(path, "rb") as file:
+        # Before the object, three short pickles: a magic number, the protocol and the byte order.
+        return set().union(*(_names_in(file) for _ in range(4)))
+
+
+def _names_in(pickled: IO[bytes]) -> set[tuple[str, str]]:
+    names: set[tuple[str, str]] = set()
+    strings: list[str] = []
+    for operation, argument, _ in pickletools.genops(pickled):
+        if operation.name == "GLOBAL":
+            module, _, name = str(argument).partition(" ")
+            names.add((module, name))
+        elif operation.name == "STACK_GLOBAL":
+            names.add((strings[-2], strings[-1]))
+        elif isinstance(argument, str):
+            strings.append(argument)
+    return names
+
+
 def _check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError) as error:
         raise AetherInstallError(f"{path} is truncated or damaged ({error}); copy or download it again") from error
-    if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size > path.stat().st_size for entry in entries):
-        raise AetherInstallError(f"{path} is a compressed archive, which torch never writes; unpack the model from it")
     if any("/code/" in entry.filename for entry in entries):
         raise AetherInstallError(
             f"{path} is a TorchScript program, not a file of weights; use the checkpoint that it was made from"
         )
+    if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size > path.stat().st_size for entry in entries):
+        raise AetherInstallError(f"{path} is a compressed archive, which torch never writes; unpack the model from it")
 
 
 def _unpickle(path: Path, mmap: bool) -> Mapping[Any, Any]:

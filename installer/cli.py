@@ -103,9 +103,12 @@ def spandrel(
     with _Boundary(Face(as_json)) as face:
         from .install import install
         from .locate import locate
+        from .views import install_view
 
         found = face.subject(locate(python, target))
-        face.installed(install(found, dry_run=dry_run, force=force, verify=not no_verify, progress=face.progress))
+        face.show(
+            install_view(install(found, dry_run=dry_run, force=force, verify=not no_verify, progress=face.progress))
+        )
 
 
 @main.command()
@@ -119,10 +122,10 @@ def uninstall(python: str | None, target: Path | None, dry_run: bool, force: boo
     with _Boundary(Face(as_json)) as face:
         from .install import uninstall as remove
         from .locate import locate
+        from .views import uninstall_view
 
-        face.uninstalled(
-            remove(face.subject(locate(python, target)), dry_run=dry_run, force=force, progress=face.progress)
-        )
+        found = face.subject(locate(python, target))
+        face.show(uninstall_view(remove(found, dry_run=dry_run, force=force, progress=face.progress)))
 
 
 @main.command()
@@ -134,22 +137,30 @@ def status(python: str | None, target: Path | None, as_json: bool) -> None:
     with _Boundary(Face(as_json)) as face:
         from .install import status as tell
         from .locate import locate
+        from .views import status_view
 
-        if not face.status(tell(face.subject(locate(python, target)))):
-            sys.exit(1)
+        outcome = tell(face.subject(locate(python, target)))
+        face.show(status_view(outcome))
+        sys.exit(0 if outcome.before.value == "installed" else 1)
 
 
 @main.command()
 @click.option(
-    "--model_path", "model", metavar="FILE", required=True, type=click.Path(path_type=Path), help="The model."
+    "--model_path",
+    "models",
+    metavar="FILE",
+    required=True,
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="The model; given several times or for a folder of models, they are all fused.",
 )
 @click.option(
     "--output_path",
     "output",
     metavar="FILE",
     required=True,
-    type=click.Path(path_type=Path),
-    help="Where to write the fused model, .pth or .safetensors.",
+    type=click.Path(),
+    help="Where to write the fused model, .pth or .safetensors; for several models, a folder.",
 )
 @click.option(
     "--model_type",
@@ -157,44 +168,29 @@ def status(python: str | None, target: Path | None, as_json: bool) -> None:
     help="What you believe the model to be; an error if it is not. It is read from the weights.",
 )
 @click.option("--upscale", type=int, metavar="N", help="The scale you believe the model to have, likewise.")
-@click.option(
-    "--img_range", type=float, metavar="R", help="The img_range of training, where the file does not note it."
-)
-@click.option(
-    "--device", metavar="NAME", help="Where to compare the models: cpu, cuda, ... The default is a GPU if there is one."
-)
+@click.option("--img_range", type=float, metavar="R", help="The img_range of training, if the file does not note it.")
+@click.option("--device", metavar="NAME", help="Where to compare the models: cpu, cuda, ... By default a GPU if any.")
 @click.option("--force", is_flag=True, help="Replace an output that is there.")
 @click.option("--no-verify", is_flag=True, help="Do not compare the fused model with the unfused one.")
 @_json
-def fuse(
-    model: Path,
-    output: Path,
-    model_type: str | None,
-    upscale: int | None,
-    img_range: float | None,
-    device: str | None,
-    force: bool,
-    no_verify: bool,
-    as_json: bool,
-) -> None:
+def fuse(models: tuple[Path, ...], output: str, no_verify: bool, as_json: bool, **settings: Any) -> None:
     """Merge the large and small kernels of a model: the same picture, faster."""
     with _Boundary(Face(as_json, about_spandrel=False)) as face:
         face.progress("starting torch")
-        from .fuse import fuse as run
+        from . import fuse as command
+        from .views import batch_view, fuse_view
 
-        face.fused(
-            run(
-                model,
-                output,
-                model_type=model_type,
-                upscale=upscale,
-                img_range=img_range,
-                device=device,
-                force=force,
-                verify=not no_verify,
-                progress=face.progress,
-            )
-        )
+        options = command.Options(verify=not no_verify, **settings)
+        path = Path(output)
+        if len(models) > 1 or models[0].is_dir():
+            batch = command.fuse_all(models, path, options, face.progress)
+            face.show(batch_view(batch))
+            for _, error in batch.failed:
+                face.error(error, final=False)
+            sys.exit(1 if batch.failed else 0)
+        if path.is_dir() or output.endswith(("/", os.sep)):
+            path = command.output_in(path, models[0])
+        face.show(fuse_view(command.fuse(models[0], path, options, face.progress)))
 
 
 @main.command()
@@ -205,5 +201,6 @@ def inspect(model: Path, as_json: bool) -> None:
     with _Boundary(Face(as_json, about_spandrel=False)) as face:
         face.progress("starting torch")
         from .inspection import inspect_model
+        from .views import inspect_view
 
-        face.inspected(inspect_model(model))
+        face.show(inspect_view(inspect_model(model)))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -18,8 +18,10 @@ from .identify import Identity, identify
 from .network import core
 from .output import whole_file
 
-TOLERANCE = {torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 3e-2}
-"""Largest difference that passes, relative to the range of the unfused model's output."""
+OUTPUT_SUFFIXES = (".pth", SAFETENSORS_SUFFIX)
+
+TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 3e-2}
+"""Largest difference that passes for each dtype, relative to the range of the unfused model's output."""
 
 _TEST_SIZE = 48
 """Side of the image, in pixels, on which the two models are compared."""
@@ -40,6 +42,11 @@ class Comparison:
     output_range: float
     seconds_unfused: float
     seconds_fused: float
+
+    @property
+    def speed_up(self) -> float:
+        """How many times as fast the fused model is."""
+        return self.seconds_unfused / self.seconds_fused
 
 
 @dataclass(frozen=True)
@@ -66,38 +73,101 @@ class Fused:
     comparison: Comparison | None
 
 
-def fuse(
-    model: Path,
-    output: Path,
-    *,
-    model_type: str | None = None,
-    upscale: int | None = None,
-    img_range: float | None = None,
-    device: str | None = None,
-    force: bool = False,
-    verify: bool = True,
-    progress: Callable[[str], None],
-) -> Fused:
+@dataclass(frozen=True)
+class Batch:
+    """What became of several models: those fused, and those that could not be, with the reason."""
+
+    done: list[Fused]
+    failed: list[tuple[Path, AetherInstallError]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """
+    How to fuse.
+
+    Attributes:
+        model_type, upscale, img_range: what the caller knows of the model; an error if the file says otherwise.
+        device: where the models are compared; a GPU if there is one.
+        force: replace an output that is there.
+        verify: compare the written file with the unfused model, and keep it only if they agree.
+    """
+
+    model_type: str | None = None
+    upscale: int | None = None
+    img_range: float | None = None
+    device: str | None = None
+    force: bool = False
+    verify: bool = True
+
+
+class Progress(Protocol):
+    """Told what is going on and, where there are several models, how many of them are done."""
+
+    def __call__(self, message: str, *, part: tuple[int, int] | None = None) -> None: ...
+
+
+def fuse_all(models: Sequence[Path], folder: Path, options: Options, progress: Progress) -> Batch:
+    """
+    Fuses several models into a folder, each under its own name; one that cannot be fused does not stop the others.
+
+    Args:
+        models: files, or folders whose model files are meant.
+        folder: made if it is not there.
+        options: for all of them.
+        progress: told about each.
+
+    Raises:
+        AetherInstallError: there is nothing to fuse, or the folder is a file.
+    """
+    files = [file for model in models for file in (_models_in(model) if model.is_dir() else [model])]
+    if not files:
+        raise AetherInstallError(
+            f"there is no model in {', '.join(map(str, models))}; look for .pth or .safetensors files"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise AetherInstallError(f"{folder} is a file; with several models --output_path must be a folder")
+    batch = Batch([], [])
+    for number, file in enumerate(files):
+
+        def report(message: str, *, part: tuple[int, int] | None = None, number: int = number) -> None:
+            progress(message, part=part or (number, len(files)))
+
+        try:
+            batch.done.append(fuse(file, output_in(folder, file), options, report))
+        except AetherInstallError as error:
+            batch.failed.append((file, error))
+    return batch
+
+
+def _models_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in (*PICKLE_SUFFIXES, SAFETENSORS_SUFFIX))
+
+
+def output_in(folder: Path, model: Path) -> Path:
+    """The output in a folder that goes by the model's own name."""
+    return folder / (model.name if model.suffix.lower() in OUTPUT_SUFFIXES else f"{model.stem}.pth")
+
+
+def fuse(model: Path, output: Path, options: Options, progress: Progress) -> Fused:
     """
     Writes the fused form of an unfused AetherNet.
 
     Args:
         model: any file that ``identify`` finds an AetherNet in.
         output: a .pth or .safetensors file; it appears whole or not at all.
-        model_type, upscale, img_range: what the caller knows of the model; an error if the file says otherwise.
-        device: where the models are compared; a GPU if there is one.
-        force: replace an output that is there.
-        verify: compare the written file with the unfused model, and keep it only if they agree.
+        options: how.
+        progress: told about every step.
 
     Raises:
         AetherInstallError: it is refused or fails, and nothing is written.
     """
-    _check_paths(model, output, force)
-    where = _device(device)
+    _check_paths(model, output, options.force)
+    device = _device(options.device)
     progress(f"reading {model}")
     source = identify(read_checkpoint(model))
-    _check_promises(source, model_type, upscale)
-    factor = _agreed_img_range(source, img_range)
+    _check_promises(source, options)
+    factor = _agreed_img_range(source, options.img_range)
     try:
         folded = core().fold_img_range(source.weights, factor) if factor != 1 else source.weights
     except ValueError as error:
@@ -106,12 +176,12 @@ def fuse(
     progress(f"writing {output}")
     comparison = None
     try:
-        with whole_file(output, force) as unnamed:
-            write_weights(fused, unnamed, output.suffix.lower(), _metadata(source, factor))
-            size = unnamed.stat().st_size
-            if verify:
-                progress("comparing the written file with the unfused model")
-                comparison = _compare(source, factor, unnamed, where, output)
+        with whole_file(output, options.force) as unpublished:
+            write_weights(fused, unpublished, output.suffix.lower(), _metadata(source, factor))
+            size = unpublished.stat().st_size
+            if options.verify:
+                progress(f"comparing {output.name} with the unfused model")
+                comparison = _compare(source, factor, unpublished, device, output)
     except FileExistsError as error:
         raise _exists(output) from error
     except OSError as error:
@@ -130,7 +200,7 @@ def fuse(
 
 
 def _check_paths(model: Path, output: Path, force: bool) -> None:
-    if output.suffix.lower() not in (PICKLE_SUFFIXES[0], SAFETENSORS_SUFFIX):
+    if output.suffix.lower() not in OUTPUT_SUFFIXES:
         raise AetherInstallError(f"{output} must end in .pth or .safetensors, which decides the format")
     if output.exists() and model.exists() and os.path.samefile(model, output):
         raise AetherInstallError(f"{output} is the model itself, which is never overwritten; name another output")
@@ -156,16 +226,18 @@ def _device(name: str | None) -> torch.device:
     return device
 
 
-def _check_promises(source: Identity, model_type: str | None, upscale: int | None) -> None:
+def _check_promises(source: Identity, options: Options) -> None:
     path = source.checkpoint.path
     if source.fused:
         raise AetherInstallError(f"{path} is fused already ({source.description}); use it as it is")
-    if model_type is not None and model_type != f"aether_{source.variant}":
+    if options.model_type is not None and options.model_type != f"aether_{source.variant}":
         raise AetherInstallError(
-            f"{path} is no {model_type} but {source.description}; leave out --model_type or mend it"
+            f"{path} is no {options.model_type} but {source.description}; leave out --model_type or mend it"
         )
-    if upscale is not None and upscale != source.parameters["upscale"]:
-        raise AetherInstallError(f"{path} does not upscale {upscale}x, it is {source.description}; mend --upscale")
+    if options.upscale is not None and options.upscale != source.parameters["upscale"]:
+        raise AetherInstallError(
+            f"{path} does not upscale {options.upscale}x: it is {source.description}; leave out --upscale or mend it"
+        )
 
 
 def _agreed_img_range(source: Identity, promised: float | None) -> float:
@@ -198,18 +270,24 @@ def _count(weights: Mapping[str, torch.Tensor]) -> int:
 
 def _compare(source: Identity, factor: float, written: Path, device: torch.device, output: Path) -> Comparison:
     dtype = source.weights["conv_first.weight"].dtype
+    dtype = dtype if dtype in TOLERANCE else torch.float32
     read_back = identify(read_checkpoint(written))
     chans = source.parameters["in_chans"]
     image = torch.rand(1, chans, _TEST_SIZE, _TEST_SIZE, generator=torch.Generator().manual_seed(0))
     image = image.to(device, dtype)
     expected, seconds_unfused = _run(source.weights, factor, image)
+    if not expected.isfinite().all():
+        raise AetherInstallError(
+            f"{source.checkpoint.path} itself gives no finite output for a test image in {str(dtype)[6:]}, so nothing "
+            "can be compared and nothing was written; use --no-verify if that is as it should be"
+        )
     got, seconds_fused = _run(read_back.weights, 1.0, image)
     difference = (got - expected).abs().max().item()
     output_range = (expected.max() - expected.min()).item()
-    if not difference <= TOLERANCE.get(dtype, 1e-4) * output_range:
+    if not difference <= TOLERANCE[dtype] * output_range:
         raise AetherInstallError(
             f"the fused model differs from {source.checkpoint.path} by {difference:.2g} where outputs span "
-            f"{output_range:.2g}, so {output} was not kept; please report this with the model"
+            f"{output_range:.2g}, so {output} was not written; please report this with the model"
         )
     return Comparison(difference, output_range, seconds_unfused, seconds_fused)
 

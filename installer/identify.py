@@ -61,6 +61,14 @@ class Identity:
         return names.pop() if len(names) == 1 else "mixed"
 
     @property
+    def whereabouts(self) -> str:
+        """Where in the file the weights were, in words."""
+        place = "a bare state dict" if self.container == "bare" else self.container
+        if self.container.endswith("params_ema") and "params" in self.checkpoint.content:
+            place += ", the average, and not params"
+        return place + (f", without the prefix {self.prefix}" if self.prefix else "")
+
+    @property
     def description(self) -> str:
         """One line about the network."""
         size = self.variant or f"embed_dim {self.parameters['embed_dim']}, depths {self.parameters['depths']}"
@@ -78,6 +86,11 @@ def identify(checkpoint: Checkpoint) -> Identity:
     located = core().locate_weights(checkpoint.content)
     if located is None:
         raise AetherInstallError(f"{checkpoint.path} is {looks_like(checkpoint)}, which this program cannot work with")
+    if _claims_too_much(located.weights, checkpoint.path.stat().st_size):
+        raise AetherInstallError(
+            f"{checkpoint.path} holds fewer bytes than its tensors claim, so they are no trained weights; "
+            "get an undamaged copy of the file"
+        )
     try:
         parameters = core()._deduce_aether_params_from_state_dict(located.weights)
     except ValueError as error:
@@ -90,6 +103,12 @@ def identify(checkpoint: Checkpoint) -> Identity:
         parameters,
         _noted_img_range(checkpoint),
     )
+
+
+def _claims_too_much(weights: Mapping[str, torch.Tensor], size: int) -> bool:
+    """Whether tensors are larger than what backs them, by which a small file could make us fill the memory."""
+    expanded = any(tensor.untyped_storage().nbytes() < tensor.nbytes for tensor in weights.values())
+    return expanded or sum(tensor.nbytes for tensor in weights.values()) > size
 
 
 def _noted_img_range(checkpoint: Checkpoint) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,8 @@ def whole_file(path: Path, overwrite: bool) -> Iterator[Path]:
         FileExistsError: the file is there, or came to be in the meantime, and ``overwrite`` is not set.
         OSError: it cannot be written.
     """
+    if path.parent.exists() and not path.parent.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, f"{path.parent} is no folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     if not overwrite and os.path.lexists(path):
         raise FileExistsError(f"{path} exists")

@@ -69,6 +69,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise AetherInstallError(f"{path} cannot be read ({error.strerror}); check the path") from error
     if not start:
         raise AetherInstallError(f"{path} is empty; copy or download it again")
+    if path.suffix.lower() == SAFETENSORS_SUFFIX and (start[:2] == b"PK" or start == _LEGACY_MAGIC):
+        raise AetherInstallError(f"{path} is a PyTorch file and no safetensors file; rename it to end in .pth")
     if start[:2] == b"PK":
         _check_archive(path)
         return Checkpoint(path, "pth", _unpickle(path, mmap=True))

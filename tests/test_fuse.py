@@ -202,7 +202,7 @@ def write_zip_bomb(path: Path) -> None:
 
 def write_inflated(path: Path) -> None:
     weights = weights_of(**SMALL)
-    wide = {key: tensor.flatten()[:1].expand(tensor.shape) for key, tensor in weights.items()}
+    wide = {key: tensor.flatten()[:1].clone().expand(tensor.shape) for key, tensor in weights.items()}
     torch.save(wide, path)
 
 

@@ -117,7 +117,7 @@ def main() -> None:
         optimizer.step()
         schedule.step()
         with torch.no_grad():
-            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), max(0.001, 1 / step))
+            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), max(0.001, 10 / (step + 10)))
         if step % 500 == 0 or step == options.steps:
             scores = evaluate(average, held_out, options.upscale)
             shown = ", ".join(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -26,6 +27,8 @@ TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 3e-2, torc
 _TEST_SIZE = 48
 """Side of the image, in pixels, on which the two models are compared."""
 
+_TIMED_RUNS = 5
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -33,11 +36,13 @@ class Comparison:
     The fused model beside the unfused one, on the same input.
 
     Attributes:
+        side: of the square image, in pixels.
         max_abs_diff: largest difference of any output value.
         output_range: largest minus smallest output value of the unfused model.
-        seconds_unfused, seconds_fused: time of one run of each.
+        seconds_unfused, seconds_fused: median time of one run of each, in turns.
     """
 
+    side: int
     max_abs_diff: float
     output_range: float
     seconds_unfused: float
@@ -275,34 +280,32 @@ def _compare(source: Identity, factor: float, written: Path, device: torch.devic
     chans = source.parameters["in_chans"]
     image = torch.rand(1, chans, _TEST_SIZE, _TEST_SIZE, generator=torch.Generator().manual_seed(0))
     image = image.to(device, dtype)
-    expected, seconds_unfused = _run(source.weights, factor, image)
-    if not expected.isfinite().all():
-        raise AetherInstallError(
-            f"{source.checkpoint.path} itself gives no finite output for a test image in {str(dtype)[6:]}, so nothing "
-            "can be compared and nothing was written; use --no-verify if that is as it should be"
-        )
-    got, seconds_fused = _run(read_back.weights, 1.0, image)
-    difference = (got - expected).abs().max().item()
-    output_range = (expected.max() - expected.min()).item()
-    if not difference <= TOLERANCE[dtype] * output_range:
-        raise AetherInstallError(
-            f"the fused model differs from {source.checkpoint.path} by {difference:.2g} where outputs span "
-            f"{output_range:.2g}, so {output} was not written; please report this with the model"
-        )
-    return Comparison(difference, output_range, seconds_unfused, seconds_fused)
-
-
-def _run(weights: Mapping[str, Any], img_range: float, image: torch.Tensor) -> tuple[torch.Tensor, float]:
-    model = core().build_aether(weights, img_range=img_range, dtype=image.dtype).to(image.device)
+    unfused, fused = (
+        core().build_aether(weights, img_range=img_range, dtype=dtype).to(device)
+        for weights, img_range in ((source.weights, factor), (read_back.weights, 1.0))
+    )
     with torch.inference_mode():
-        model(image[..., :8, :8])
-        _wait(image.device)
-        start = time.perf_counter()
-        result = model(image)
-        _wait(image.device)
-        return result.float(), time.perf_counter() - start
+        expected, got = unfused(image).float(), fused(image).float()
+        if not expected.isfinite().all():
+            raise AetherInstallError(
+                f"{source.checkpoint.path} itself gives no finite output for a test image in {str(dtype)[6:]}, so "
+                "nothing can be compared and nothing was written; use --no-verify if that is as it should be"
+            )
+        difference = (got - expected).abs().max().item()
+        output_range = (expected.max() - expected.min()).item()
+        if not difference <= TOLERANCE[dtype] * output_range:
+            raise AetherInstallError(
+                f"the fused model differs from {source.checkpoint.path} by {difference:.2g} where outputs span "
+                f"{output_range:.2g}, so {output} was not written; please report this with the model"
+            )
+        seconds = [(_time(unfused, image), _time(fused, image)) for _ in range(_TIMED_RUNS)]
+    medians = (statistics.median(times) for times in zip(*seconds, strict=True))
+    return Comparison(_TEST_SIZE, difference, output_range, *medians)
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _time(model: torch.nn.Module, image: torch.Tensor) -> float:
+    start = time.perf_counter()
+    model(image)
+    if image.device.type == "cuda":
+        torch.cuda.synchronize(image.device)
+    return time.perf_counter() - start

@@ -38,14 +38,14 @@ class Outcome:
 
     before: State
     facts: Survey
-    plan: Plan = field(default_factory=lambda: Plan(()))
+    plan: Plan = field(default_factory=Plan)
     dry_run: bool = False
     verified: bool = False
 
     @property
     def changed(self) -> list[Path]:
         """The files written or removed."""
-        return [] if self.dry_run else self.plan.changed
+        return [] if self.dry_run else list(self.plan.changes)
 
 
 def status(spandrel: Spandrel) -> Outcome:
@@ -89,7 +89,7 @@ def install(
 
     def make_plan(facts: Survey) -> Plan:
         _refuse_to_install(facts, force)
-        return Plan(()) if facts.state is State.INSTALLED else plan_install(facts)
+        return Plan() if facts.state is State.INSTALLED else plan_install(facts)
 
     outcome = _change(spandrel, make_plan, check, dry_run, progress)
     return replace(outcome, verified=executable is not None and bool(outcome.plan.steps) and not dry_run)
@@ -112,7 +112,7 @@ def uninstall(spandrel: Spandrel, *, dry_run: bool = False, force: bool = False,
             raise _foreign(facts)
         if facts.state is State.MODIFIED and not force:
             raise _modified(facts)
-        return plan_uninstall(facts) if facts.has_traces else Plan(())
+        return plan_uninstall(facts) if facts.has_traces else Plan()
 
     return _change(spandrel, make_plan, lambda: None, dry_run, progress)
 

@@ -9,8 +9,9 @@ registry names the payload only while the payload is complete.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
 from itertools import count
 from pathlib import Path, PurePosixPath
 
@@ -24,6 +25,14 @@ EDITED_SUFFIX = ".aether-edited"
 """Of a file of ours that somebody edited and ``--force`` moves out of the way."""
 
 
+class Change(Enum):
+    """What becomes of a file."""
+
+    ADDED = "added"
+    CHANGED = "changed"
+    REMOVED = "removed"
+
+
 @dataclass(frozen=True)
 class Plan:
     """
@@ -31,25 +40,13 @@ class Plan:
 
     Attributes:
         steps: for the writer.
+        changes: what the steps make of each file.
         set_aside: edited files by the new place they are kept in.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[Step, ...] = ()
+    changes: Mapping[Path, Change] = field(default_factory=dict[Path, Change])
     set_aside: tuple[Path, ...] = ()
-
-    @property
-    def changed(self) -> list[Path]:
-        """The files that the steps write or remove, each once."""
-        paths: dict[Path, None] = {}
-        for step in self.steps:
-            match step:
-                case Keep(_, name):
-                    paths[name] = None
-                case PutBack(name, path):
-                    paths.update({path: None, name: None})
-                case Put(path) | Remove(path) | Discard(path):
-                    paths[path] = None
-        return list(paths)
 
 
 def plan_install(facts: Survey) -> Plan:
@@ -68,7 +65,7 @@ def plan_install(facts: Survey) -> Plan:
         *_write_payload(facts),
         *_patch_registry(facts, original),
     )
-    return Plan(steps, tuple(map(_name_aside, facts.edited)))
+    return Plan(steps, _changes(steps), tuple(map(_name_aside, facts.edited)))
 
 
 def plan_uninstall(facts: Survey) -> Plan:
@@ -85,7 +82,25 @@ def plan_uninstall(facts: Survey) -> Plan:
         *_remove_payload(facts),
         *_restore_records(facts),
     )
-    return Plan(steps, tuple(map(_name_aside, facts.edited)))
+    return Plan(steps, _changes(steps), tuple(map(_name_aside, facts.edited)))
+
+
+def _changes(steps: Iterable[Step]) -> dict[Path, Change]:
+    """Seen from the files as they are now, before any step is taken."""
+    after: dict[Path, bool] = {}
+    for step in steps:
+        match step:
+            case Put(path):
+                after[path] = True
+            case Keep(_, name):
+                after[name] = True
+            case PutBack(name, path):
+                after.update({path: True, name: False})
+            case Remove(path) | Discard(path):
+                after[path] = False
+    kinds = {(False, True): Change.ADDED, (True, True): Change.CHANGED, (True, False): Change.REMOVED}
+    fates = {path: (os.path.lexists(path), there) for path, there in after.items()}
+    return {path: kinds[fate] for path, fate in fates.items() if fate in kinds}
 
 
 def _original(facts: Survey) -> bytes:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .writer import Put, PutBack, Remove
+from .plan import Change, Plan
+from .writer import Put, PutBack
 
 if TYPE_CHECKING:
     from .fuse import Batch, Comparison, Fused
     from .inspection import Inspection
     from .install import Outcome
-    from .plan import Plan
 
 _STATES = {
     "absent": (
@@ -197,13 +196,14 @@ def _change_view(view: View, outcome: Outcome) -> View:
     view.facts += _whereabouts(outcome)
     view.facts += [("edited version kept as", str(path)) for path in outcome.plan.set_aside]
     view.described = _described(outcome)
-    if outcome.plan.steps:
-        verb = "would change" if outcome.dry_run else "changed"
-        view.facts += [(verb, str(path)) for path in outcome.plan.changed]
+    root = outcome.facts.spandrel.site_packages
+    changes = [(change.value, path.relative_to(root).as_posix()) for path, change in outcome.plan.changes.items()]
+    would_be = "would be " if outcome.dry_run else ""
+    view.facts += [(would_be + change, path) for change, path in sorted(changes, key=lambda fact: fact[0])]
     if outcome.dry_run:
         view.diff = "".join(_diff(outcome.plan))
         view.advice.append("Dry run: nothing was changed.")
-        view.described["would_change"] = [str(path) for path in outcome.plan.changed]
+        view.described["would_change"] = [str(path) for path in outcome.plan.changes]
         view.described["diff"] = view.diff
     return view
 
@@ -235,6 +235,7 @@ def _described(outcome: Outcome) -> dict[str, Any]:
 
 
 def _diff(plan: Plan) -> Iterator[str]:
+    """A unified diff of the files that change; those that come or go are listed, which says enough."""
     import difflib  # only a dry run needs it
 
     for step in plan.steps:
@@ -243,17 +244,11 @@ def _diff(plan: Plan) -> Iterator[str]:
                 after = data
             case PutBack(name, path):
                 after = name.read_bytes()
-            case Remove(path):
-                after = b""
             case _:
                 continue
-        if path.suffix == ".pyc":
-            continue
-        before = b""
-        with suppress(FileNotFoundError):
+        if path.suffix != ".pyc" and plan.changes[path] is Change.CHANGED:
             before = path.read_bytes()
-        old, new = (str(path) if content else "/dev/null" for content in (before, after))
-        yield from difflib.unified_diff(_lines(before), _lines(after), old, new)
+            yield from difflib.unified_diff(_lines(before), _lines(after), str(path), str(path))
 
 
 def _lines(data: bytes) -> list[str]:
@@ -263,8 +258,12 @@ def _lines(data: bytes) -> list[str]:
 
 
 def _comparison_rows(comparison: Comparison) -> Iterator[tuple[str, str, str]]:
-    yield "one run", f"{comparison.seconds_unfused:.3f} s", f"{comparison.seconds_fused:.3f} s"
-    yield "output range", f"{comparison.output_range:.3g}", f"differs by {comparison.max_abs_diff:.1e} at most"
+    yield (
+        f"one run, {comparison.side}x{comparison.side}",
+        f"{comparison.seconds_unfused * 1e3:.0f} ms",
+        f"{comparison.seconds_fused * 1e3:.0f} ms, {comparison.speed_up:.2f}x as fast",
+    )
+    yield "largest difference", "", f"{comparison.max_abs_diff:.1e}, in outputs that span {comparison.output_range:.2g}"
 
 
 def _fused_described(result: Fused) -> dict[str, Any]:

@@ -6,10 +6,15 @@ The installed spandrel is copied to a temporary folder, taught there by our own 
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
+
+# Before torch is imported: several test processes share the cores, and threads that wait for each other by spinning
+# would make every one of them many times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -15,11 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from aether_install.install import install, uninstall
 from aether_install.locate import Spandrel
 
 REPOSITORY = Path(__file__).parents[1]
 CACHE = REPOSITORY / ".cache"
+UV_CACHE = CACHE / "uv" / os.environ.get("PYTEST_XDIST_WORKER", "")
+"""Each test process has its own: environments that share a cache see each other come and go in the number of links."""
+
 SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
 
 SUPPORTED = ("0.3.0", "0.3.1", "0.3.2", "0.3.3", "0.3.4", "0.4.0", "0.4.1", "0.4.2")
@@ -52,12 +57,19 @@ def aether_json(*arguments: str | Path, **options: Any) -> dict[str, Any]:
     return result
 
 
+def _one_at_a_time() -> FileLock:
+    """What every test process shares is made by one of them."""
+    CACHE.mkdir(exist_ok=True)
+    return FileLock(CACHE / "lock")
+
+
 def wheel(version: str) -> Path:
     """The spandrel wheel of a version, from PyPI, downloaded once."""
     folder = CACHE / "wheels"
     path = folder / f"spandrel-{version}-py3-none-any.whl"
-    if not path.exists():
-        run(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", f"spandrel=={version}", "--dest", folder)
+    with _one_at_a_time():
+        if not path.exists():
+            run(sys.executable, "-m", "pip", "download", "-q", "--no-deps", f"spandrel=={version}", "--dest", folder)
     return path
 
 
@@ -94,7 +106,7 @@ class Environment:
     def uv(self, *arguments: str | Path, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Runs ``uv pip`` on this environment."""
         command, *rest = arguments
-        environment = {**os.environ, "UV_CACHE_DIR": str(cache or CACHE / "uv"), "UV_NO_CONFIG": "1"}
+        environment = {**os.environ, "UV_CACHE_DIR": str(cache or UV_CACHE), "UV_NO_CONFIG": "1"}
         return run(script("uv"), "pip", command, "--quiet", "--python", self.python, *rest, env=environment)
 
     def pip(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -109,12 +121,13 @@ class Environment:
 def borrowed() -> Path:
     """A folder through which other environments find torch and the rest that is installed here, but not spandrel."""
     folder = CACHE / "borrowed"
-    folder.mkdir(parents=True, exist_ok=True)
-    theirs = {path.name for path in folder.iterdir()}
     private = ("spandrel", "aether_install", "__", "pip", "uv")
-    for path in SITE_PACKAGES.iterdir():
-        if not path.name.startswith(private) and path.suffix != ".pth" and path.name not in theirs:
-            (folder / path.name).symlink_to(path)
+    with _one_at_a_time():
+        folder.mkdir(exist_ok=True)
+        theirs = {path.name for path in folder.iterdir()}
+        for path in SITE_PACKAGES.iterdir():
+            if not path.name.startswith(private) and path.suffix != ".pth" and path.name not in theirs:
+                (folder / path.name).symlink_to(path)
     return folder
 
 
@@ -125,7 +138,7 @@ def make_environment(root: Path, version: str | None = "0.4.2", *, borrow: bool 
     Args:
         borrow: let it import torch and the rest from this environment, after its own packages.
     """
-    environment = {**os.environ, "UV_NO_CONFIG": "1", "UV_CACHE_DIR": str(CACHE / "uv")}
+    environment = {**os.environ, "UV_NO_CONFIG": "1", "UV_CACHE_DIR": str(UV_CACHE)}
     run(script("uv"), "venv", "--quiet", "--python", sys.executable, root, env=environment)
     made = Environment(root)
     if borrow:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import signal
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from environments import Snapshot, quietly, snapshot
+from environments import Snapshot, copy_spandrel, quietly, snapshot
 from faults import REFUSED, SUCCEEDED_ANYWAY, at_every_step, failing_with, kill
 from imports import import_each
 
@@ -39,6 +40,21 @@ def link_tree(source: Path, target: Path) -> Path:
     return target
 
 
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of architectures of an untouched spandrel."""
+    return copy_spandrel(tmp_path_factory.mktemp("others")) / "architectures"
+
+
+def link_to_others(tree: Path, others: Path) -> None:
+    """Other architectures are most of the files; as links, none of them is copied many times."""
+    for path in others.iterdir():
+        if path.is_dir():
+            link = tree / "spandrel" / "architectures" / path.name
+            shutil.rmtree(link)
+            link.symlink_to(path)
+
+
 def content(facts: Snapshot) -> tuple[object, ...]:
     """A snapshot without modes, times and links."""
     return tuple((name, fact[:2]) for name, fact in facts.items())
@@ -48,8 +64,9 @@ WORK = {"install": do_install, "uninstall": do_uninstall, "update": do_install}
 
 
 @pytest.fixture
-def start(tree: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
+def start(tree: Path, others: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The tree in the state from which the work named by the parameter sets out."""
+    link_to_others(tree, others)
     if request.param == "uninstall":
         do_install(tree)
     if request.param == "update":
@@ -68,10 +85,10 @@ class Aftermath:
     Args:
         clean: the tree without us.
         folder: where to work.
-        left: trees of earlier tests and of this one, by the content of their modules.
+        left: where trees of earlier tests and of this one are kept, named by the content of their modules.
     """
 
-    def __init__(self, clean: Path, folder: Path, left: dict[tuple[object, ...], Path]) -> None:
+    def __init__(self, clean: Path, folder: Path, left: Path) -> None:
         self.folder = folder
         self.absent = links_apart(snapshot(clean))
         self.left = left
@@ -83,8 +100,9 @@ class Aftermath:
             return
         self.checked.add(content(facts))
         modules = content({name: fact for name, fact in facts.items() if name.endswith(".py")})
-        if modules not in self.left:
-            self.left[modules] = link_tree(tree, self.folder / f"left-{number}")
+        kept = self.left / hashlib.sha256(repr(modules).encode()).hexdigest()
+        if not kept.exists():
+            link_tree(tree, kept)
 
         removed = link_tree(tree, self.folder / "removed")
         do_uninstall(removed)
@@ -103,12 +121,12 @@ def links_apart(facts: Snapshot) -> Snapshot:
 
 
 @pytest.fixture(scope="module")
-def left() -> dict[tuple[object, ...], Path]:
-    return {}
+def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("left")
 
 
 @pytest.fixture
-def aftermath(tmp_path: Path, start: Path, left: dict[tuple[object, ...], Path]) -> Aftermath:
+def aftermath(tmp_path: Path, start: Path, left: Path) -> Aftermath:
     clean = link_tree(start, tmp_path / "clean")
     do_uninstall(clean)
     return Aftermath(clean, tmp_path, left)
@@ -157,8 +175,9 @@ def test_failing_at_any_step(
     assert links_apart(snapshot(start)) == before
 
 
-def test_spandrel_imports_whatever_was_left_behind(left: dict[tuple[object, ...], Path]) -> None:
+def test_spandrel_imports_whatever_was_left_behind(left: Path) -> None:
     """Runs after the tests above, on all the different trees that they came upon."""
-    assert len(left) > 8
-    for folder, answer in zip(left.values(), import_each(left.values()), strict=True):
+    trees = list(left.iterdir())
+    assert len(trees) > 8
+    for folder, answer in zip(trees, import_each(trees), strict=True):
         assert answer.clean, (folder, answer)

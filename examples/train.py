@@ -18,32 +18,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from quality import enlarge, psnr_y, read_photo, shrink, trimmed
 
 from aether_install.network import core
-
-
-def read_photo(path: Path, longest: int) -> torch.Tensor:
-    """A photo as (3, H, W) in [0, 1], shrunk where it is larger than ``longest``, which hides JPEG's blocks."""
-    photo = Image.open(path).convert("RGB")
-    if max(photo.size) > longest:
-        photo.thumbnail((longest, longest), Image.Resampling.LANCZOS)
-    pixels = np.asarray(photo, dtype=np.float32) / 255
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-
-
-def shrink(photos: torch.Tensor, factor: int) -> torch.Tensor:
-    """(B, 3, H, W) -> (B, 3, H/factor, W/factor), rounded to the 256 levels that an image file can hold."""
-    small = F.interpolate(photos, scale_factor=1 / factor, mode="bicubic", antialias=True)
-    return small.clamp(0, 1).mul(255).round().div(255)
-
-
-def psnr_y(restored: torch.Tensor, original: torch.Tensor, border: int) -> float:
-    """PSNR in dB of the luma channel (ITU-R BT.601), without a border of so many pixels."""
-    weights = torch.tensor([65.481, 128.553, 24.966]).view(1, 3, 1, 1) / 255
-    difference = ((restored.clamp(0, 1).mul(255).round().div(255) - original) * weights).sum(dim=1)
-    difference = difference[:, border:-border, border:-border]
-    return -10 * math.log10(difference.square().mean().item())
 
 
 def random_patches(photos: list[torch.Tensor], size: int, batch: int, random: np.random.Generator) -> torch.Tensor:
@@ -64,13 +41,10 @@ def evaluate(model: torch.nn.Module, photos: dict[str, torch.Tensor], factor: in
     """PSNR in dB of bicubic enlargement and of the model, for each photo."""
     scores = {}
     for name, photo in photos.items():
-        height, width = (side - side % factor for side in photo.shape[1:])
-        original = photo[None, :, :height, :width]
+        original = trimmed(photo, factor)
         small = shrink(original, factor)
-        bicubic = F.interpolate(small, scale_factor=factor, mode="bicubic")
         with torch.inference_mode():
-            restored = model(small)
-        scores[name] = (psnr_y(bicubic, original, 4), psnr_y(restored, original, 4))
+            scores[name] = (psnr_y(enlarge(small, factor), original), psnr_y(model(small), original))
     return scores
 
 
@@ -92,7 +66,7 @@ def main() -> None:
     torch.manual_seed(options.seed)
     random = np.random.default_rng(options.seed)
     files = sorted(path for path in options.photos.iterdir() if path.suffix in (".png", ".jpg"))
-    held_out = {path.name: read_photo(path, 10**6) for path in files if path.name in options.hold_out}
+    held_out = {path.name: read_photo(path) for path in files if path.name in options.hold_out}
     photos = [read_photo(path, 1200) for path in files if path.name not in options.hold_out]
     print(f"{len(photos)} photos to learn from, {sum(photo[0].numel() for photo in photos) / 1e6:.1f} megapixels")
 

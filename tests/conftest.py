@@ -16,8 +16,6 @@ import pytest
 # would make every one of them many times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 from environments import copy_spandrel, quietly, taught_spandrel
 
 from aether_install.install import uninstall

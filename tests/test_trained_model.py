@@ -1,0 +1,102 @@
+"""The trained model that comes with the repository: random weights would hide what only a real picture shows."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from environments import REPOSITORY, aether_install, run
+from PIL import Image
+from quality import enlarge, psnr_y, read_photo, shrink, to_image, trimmed
+from spandrel import ImageModelDescriptor, ModelLoader
+
+EXAMPLES = REPOSITORY / "examples"
+MODEL = EXAMPLES / "models" / "2x-AetherNet-photo.pth"
+
+Model = ImageModelDescriptor[torch.nn.Module]
+
+
+def load(path: Path) -> Model:
+    model = ModelLoader().load_from_file(path)
+    assert isinstance(model, ImageModelDescriptor)
+    return model
+
+
+@pytest.fixture(scope="module")
+def unfused() -> Model:
+    return load(MODEL)
+
+
+@pytest.fixture(params=["astronaut", "chelsea"])
+def original(request: pytest.FixtureRequest) -> torch.Tensor:
+    """A photo that training never saw, (1, 3, H, W)."""
+    return trimmed(read_photo(EXAMPLES / "photos" / f"{request.param}.png"), 2)
+
+
+def test_it_restores_unseen_photos_far_better_than_bicubic(unfused: Model, original: torch.Tensor) -> None:
+    small = shrink(original, 2)
+    gain = psnr_y(unfused(small), original) - psnr_y(enlarge(small, 2), original)
+    assert gain > 0.5
+
+
+def test_fused_it_makes_the_same_picture(unfused: Model, original: torch.Tensor, tmp_path: Path) -> None:
+    aether_install("fuse", "--model_path", MODEL, "--output_path", tmp_path / "fused.safetensors")
+    fused = load(tmp_path / "fused.safetensors")
+    assert fused.architecture.id == "AetherNet-Fused"
+    small = shrink(original, 2)
+    assert (fused(small) - unfused(small)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(("dtype", "largest"), [(torch.float16, 0.5 / 255), (torch.bfloat16, 4 / 255)])
+def test_half_precision_makes_the_same_picture(
+    unfused: Model, original: torch.Tensor, dtype: torch.dtype, largest: float
+) -> None:
+    """What ``supports_half`` and ``supports_bfloat16`` rest on; the README gives the figures."""
+    assert unfused.supports_half
+    assert unfused.supports_bfloat16
+    small = shrink(original, 2)
+    expected, got = unfused(small), load(MODEL).to(dtype=dtype)(small.to(dtype)).float()
+    assert (got - expected).abs().max() < largest
+    assert abs(psnr_y(got, original) - psnr_y(expected, original)) < 0.05
+
+
+def test_no_value_inside_comes_near_the_limit_of_float16(original: torch.Tensor) -> None:
+    """A GPU keeps what is between the layers in float16, which ends at 65504."""
+    network = load(MODEL).model
+    largest = []
+    for layer in network.modules():
+        layer.register_forward_hook(lambda _, __, output: largest.append(output.abs().max().item()))
+    in_every_layer(network, shrink(original, 2))
+    assert len(largest) > 40
+    assert max(largest) < 65504 / 100
+
+
+@pytest.mark.parametrize(("dtype", "largest"), [(torch.float16, 0.5 / 255), (torch.bfloat16, 4 / 255)])
+def test_every_layer_may_work_in_half_precision(original: torch.Tensor, dtype: torch.dtype, largest: float) -> None:
+    """As on a GPU."""
+    small = shrink(original, 2)
+    expected, got = (in_every_layer(load(MODEL).model.to(d), small.to(d)).float() for d in (torch.float32, dtype))
+    assert (got - expected).abs().max() < largest
+
+
+def in_every_layer(network: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Calls layer after layer in the dtype of the image: gradients forbid the shortcuts of inference."""
+    return network.requires_grad_()(images).detach()
+
+
+def test_tile_by_tile_it_makes_the_same_picture(unfused: Model, original: torch.Tensor, tmp_path: Path) -> None:
+    """The photo at its full size is larger than one tile only when repeated."""
+    large = torch.cat([torch.cat([original, original.flip(-1)], dim=-1)] * 2, dim=-2)[..., :700, :800]
+    to_image(large[0]).save(tmp_path / "large.png")
+    path = os.pathsep.join(folder for folder in sys.path if folder)
+    run(
+        *(sys.executable, EXAMPLES / "upscale.py", MODEL, tmp_path / "large.png", tmp_path / "upscaled.png"),
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    tiled = np.asarray(Image.open(tmp_path / "upscaled.png"), dtype=np.int16)
+    whole = np.asarray(to_image(unfused(large)[0]), dtype=np.int16)
+    assert np.abs(tiled - whole).max() <= 1

@@ -1,7 +1,7 @@
 """
 What to do about a survey: the steps that install our part, and those that remove it.
 
-Planning reads and writes nothing, so a dry run is a plan that is shown instead of applied. The order of the steps is
+Planning changes nothing, so a dry run is a plan that is shown instead of applied. The order of the steps is
 what makes a kill at any instant harmless: RECORD knows of every file before it is there and after it is gone, and the
 registry names the payload only while the payload is complete.
 """

@@ -90,10 +90,13 @@ def install_view(outcome: Outcome) -> View:
     if outcome.dry_run:
         return _change_view(View(f"AetherNet {version} would be installed in {where}", "none"), outcome)
     view = View(f"AetherNet {version} installed: {where} loads AetherNet models")
-    view.advice.append("Restart programs that use this spandrel.")
-    if not outcome.verified:
+    _change_view(view, outcome)
+    if outcome.verified:
+        view.facts.append(("verified", "this Python loads an AetherNet with it"))
+    else:
         view.advice.append("Not verified: no interpreter was asked to load a model.")
-    return _change_view(view, outcome)
+    view.advice.append("Restart programs that use this spandrel.")
+    return view
 
 
 def uninstall_view(outcome: Outcome) -> View:

@@ -44,11 +44,21 @@ def whole_file(path: Path, overwrite: bool) -> Iterator[Path]:
             if nameless:
                 _link(descriptor, temporary)
             os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         os.close(descriptor)
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder durable, where the system can do that for folders."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _open_nameless(folder: Path) -> int | None:
@@ -64,12 +74,3 @@ def _open_nameless(folder: Path) -> int | None:
 def _link(descriptor: int, path: Path) -> None:
     # Given a folder's descriptor, which the absolute source makes irrelevant, Python follows the link under /proc.
     os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor, follow_symlinks=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -17,6 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from .output import sync_folder
+
 NEW_SUFFIX = ".aether-new"
 """Of a file that is being written and is not in its place yet."""
 
@@ -110,7 +112,7 @@ class Transaction:
         """Carries out the steps in their order and makes them durable."""
         for step in steps:
             self._apply(step)
-        self._sync_folders()
+        self._make_durable()
 
     def _apply(self, step: Step) -> None:
         match step:
@@ -180,7 +182,7 @@ class Transaction:
                 _remove_empty_folder(folder)
             except OSError as error:
                 failure = failure or error
-        self._sync_folders()
+        self._make_durable()
         if failure:
             raise failure
 
@@ -198,17 +200,11 @@ class Transaction:
         except OSError as error:
             raise UndoError(error, [path for path in self._rubbish if os.path.lexists(path)]) from error
         finally:
-            self._sync_folders()
+            self._make_durable()
 
-    def _sync_folders(self) -> None:
-        """Makes renames durable, where the system can do that for folders."""
+    def _make_durable(self) -> None:
         for folder in self._touched:
-            with suppress(OSError):
-                descriptor = os.open(folder, os.O_RDONLY)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
+            sync_folder(folder)
 
 
 def _write(path: Path, data: bytes, like: Path) -> None:

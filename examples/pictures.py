@@ -23,7 +23,7 @@ from rich.text import Text
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "examples" / "pictures"
 COMMAND = Path(sysconfig.get_path("scripts"), "aether-install")
-COLUMNS = 104
+COLUMNS = 112
 
 PYTHON = "ComfyUI/venv/bin/python"
 MODEL = "2x-AetherNet-photo.pth"

@@ -18,7 +18,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def _same_with_underscore_or_dash(name: str) -> str:
-    return name.replace("_", "-")
+    return name.replace("-", "_")
 
 
 @click.group(
@@ -128,7 +128,7 @@ def uninstall(python: str | None, target: Path | None, dry_run: bool, force: boo
         face.show(uninstall_view(remove(found, dry_run=dry_run, force=force, progress=face.progress)))
 
 
-@main.command()
+@main.command(short_help="Tell whether a spandrel loads AetherNet models.")
 @_which_spandrel
 @_json
 def status(python: str | None, target: Path | None, as_json: bool) -> None:
@@ -144,7 +144,7 @@ def status(python: str | None, target: Path | None, as_json: bool) -> None:
         sys.exit(0 if outcome.before.value == "installed" else 1)
 
 
-@main.command()
+@main.command(short_help="Merge the two kernels of each block: same picture, faster.")
 @click.option(
     "--model_path",
     "models",

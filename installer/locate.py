@@ -19,10 +19,12 @@ class Spandrel:
     Attributes:
         package: its folder.
         interpreter: the Python that imports it, unless it was named by its folder.
+        named_by: the options that name it on the command line.
     """
 
     package: Path
     interpreter: Interpreter | None = None
+    named_by: tuple[str, ...] = ()
 
     @property
     def registry(self) -> Path:
@@ -67,7 +69,7 @@ def locate(python: str | None = None, target: Path | None = None) -> Spandrel:
         AetherInstallError: there is none, with ``state`` ``missing``, or the interpreter does not start.
     """
     if target is not None:
-        return Spandrel(_package_in(target))
+        return Spandrel(_package_in(target), named_by=("--target", str(target)))
     interpreter = running_interpreter() if python is None else other_interpreter(python)
     if interpreter.spandrel is None:
         looked_in = ", ".join(interpreter.looked_in)
@@ -77,7 +79,7 @@ def locate(python: str | None = None, target: Path | None = None) -> Spandrel:
             "--python",
             state="missing",
         )
-    return Spandrel(interpreter.spandrel, interpreter)
+    return Spandrel(interpreter.spandrel, interpreter, ("--python", python) if python is not None else ())
 
 
 _NESTED = ("", "python_embeded/", "python/", "venv/", ".venv/", "*/python_embeded/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _STATES = {
     "absent": (
         "this spandrel does not load AetherNet models",
-        "Run `aether-install spandrel` to teach it.",
+        "Run `aether-install spandrel{options}` to teach it.",
     ),
     "installed": (
         "this spandrel loads AetherNet models",
@@ -25,15 +26,15 @@ _STATES = {
     ),
     "outdated": (
         "this spandrel loads AetherNet models with the payload of another aether-install",
-        "Run `aether-install spandrel` to bring it up to date.",
+        "Run `aether-install spandrel{options}` to bring it up to date.",
     ),
     "partial": (
         "AetherNet is here in part: an installation was interrupted, or spandrel was reinstalled over it",
-        "Run `aether-install spandrel` to complete it, or `aether-install uninstall` to clear it away.",
+        "Run `aether-install spandrel{options}` to complete it, `aether-install uninstall{options}` to clear it away.",
     ),
     "modified": (
         "files of ours were edited since they were installed",
-        "Run `aether-install spandrel --force` or `aether-install uninstall --force`; both keep the edited files.",
+        "Run `aether-install spandrel --force{options}`, or the same with uninstall; both keep the edited files.",
     ),
     "foreign": (
         "an AetherNet that is not ours is here, and aether-install leaves it alone",
@@ -75,7 +76,9 @@ def status_view(outcome: Outcome) -> View:
     """The state of a spandrel."""
     state = outcome.before.value
     meaning, advice = _STATES[state]
-    view = View(f"{state}: {meaning}", "good" if state == "installed" else "bad", advice=[advice])
+    options = "".join(f" {shlex.quote(word)}" for word in outcome.facts.spandrel.named_by)
+    view = View(f"{state}: {meaning}", "good" if state == "installed" else "bad")
+    view.advice.append(advice.format(options=options))
     view.facts += _whereabouts(outcome)
     view.facts += [("edited", str(path)) for path in outcome.facts.edited if state == "modified"]
     view.described = _described(outcome)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import stat
 import subprocess
@@ -62,6 +63,19 @@ def test_the_interpreter_loads_a_model_before_it_is_believed(environment: Enviro
     assert f"0.3.4 in {environment.spandrel}" in shown
     assert str(environment.root) in shown
     assert not list(environment.spandrel.rglob("*.pyc")), "asking writes no bytecode"
+
+
+def test_the_advice_of_status_is_about_the_same_spandrel(environment: Environment, tmp_path: Path) -> None:
+    folder = tmp_path / "with a space"
+    shutil.unpack_archive(wheel("0.4.0"), folder, "zip")
+    for options in (("--python", environment.python), ("--target", folder)):
+        advice = aether_install("status", *options, check=False).stdout.splitlines()[-1]
+        _, command, _ = advice.split("`")
+        program, *arguments = shlex.split(command)
+        assert program == "aether-install"
+        aether_install(*arguments)
+        assert aether_json("status", *options)["state"] == "installed"
+        assert "aether-install" not in aether_install("status", *options).stdout.splitlines()[-1]
 
 
 def test_what_does_not_load_is_put_back_and_explained(environment: Environment) -> None:

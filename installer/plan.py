@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from . import record, registry
 from .errors import AetherInstallError
 from .manifest import MANIFEST_NAME
-from .survey import Survey, kept_name
+from .survey import Survey, kept_name, source_of
 from .writer import Discard, Keep, MakeFolder, Put, PutBack, Remove, RemoveFolder, Step
 
 EDITED_SUFFIX = ".aether-edited"
@@ -155,6 +155,9 @@ def _write_payload(facts: Survey) -> Iterator[Step]:
     for name, data in facts.files.items():
         if facts.wanted.get(name) != data and name != MANIFEST_NAME:
             yield Remove(folder / name)
+    yield from (Remove(path) for path in facts.bytecode if _source_name(facts, path) not in facts.wanted)
+    needed = {folder, *(parent for name in facts.wanted for parent in (folder / name).parents)}
+    yield from (RemoveFolder(inner) for inner in facts.folders if inner not in needed)
     yield MakeFolder(folder, like=facts.spandrel.architectures)
     for name, data in facts.wanted.items():
         if facts.files.get(name) != data:
@@ -167,14 +170,15 @@ def _write_payload(facts: Survey) -> Iterator[Step]:
 def _patch_registry(facts: Survey, original: bytes) -> Iterator[Step]:
     place = facts.spandrel.registry
     patched = registry.patch(original)
+    if facts.registry == original and place not in facts.restorable:
+        # First of all: by it the next run knows that kept bytecode belongs to this registry.
+        yield Keep(place, kept_name(place))
     for path, _ in _outdated_bytecode(facts):
         if path not in facts.restorable:
             yield Keep(path, kept_name(path))
         yield Remove(path)
     if facts.registry != patched:
         yield from _remove_bytecode_with_block(facts)
-        if facts.registry == original and place not in facts.restorable:
-            yield Keep(place, kept_name(place))
         yield Put(place, patched, like=place)
 
 
@@ -190,7 +194,7 @@ def _restore_registry(facts: Survey) -> Iterator[Step]:
             return
         yield Put(place, _original(facts), like=place)
     if place in facts.kept:
-        yield Remove(kept_name(place))
+        yield PutBack(kept_name(place), place) if facts.registry is None else Remove(kept_name(place))
 
 
 def _remove_bytecode_with_block(facts: Survey) -> Iterator[Step]:
@@ -203,13 +207,12 @@ def _remove_payload(facts: Survey) -> Iterator[Step]:
     # The manifest goes last: as long as any file is there, it tells that the file is ours.
     for name in sorted(facts.files, key=lambda name: name == MANIFEST_NAME):
         yield Remove(folder / name)
-    names = sorted({*facts.wanted, *(facts.manifest.files if facts.manifest else ())})
-    for name in names:
-        yield from _remove_bytecode(folder / name)
-    folders = {folder / parent for name in names for parent in PurePosixPath(name).parents}
-    for inner in sorted(folders, key=lambda inner: len(inner.parts), reverse=True):
-        yield RemoveFolder(inner / "__pycache__")
-        yield RemoveFolder(inner)
+    yield from map(Remove, facts.bytecode)
+    yield from map(RemoveFolder, facts.folders)
+
+
+def _source_name(facts: Survey, bytecode: Path) -> str:
+    return source_of(bytecode).relative_to(facts.spandrel.payload).as_posix()
 
 
 def _remove_bytecode(source: Path) -> Iterator[Step]:

@@ -42,10 +42,12 @@ except Exception as _error:
 """
 
 _NEWLINE = rb"(?:\r\n|\n|\r)"
-_BEGIN = re.compile(rb"(?:" + _NEWLINE + rb"|\A)# >>> aether-install (?P<digest>\w*)[^\r\n]*" + _NEWLINE)
+_BEGIN = re.compile(rb"(?:(?<=[\r\n])|\A)# >>> aether-install (?P<digest>\w*)[^\r\n]*(?P<newline>" + _NEWLINE + rb")")
 _END = re.compile(rb"(?<=[\r\n])# <<< aether-install <<<(?:" + _NEWLINE + rb"|\Z)")
-_TRACE = b"aether-install"
+_TRACE = b"run: aether-install spandrel --python "
 """Occurs in our block, and so in the bytecode compiled from it, and in no registry without it."""
+
+_TRACES = re.compile(rb"# (?:>>>|<<<) aether-install|" + re.escape(_TRACE))
 
 
 class BlockState(Enum):
@@ -83,16 +85,19 @@ def _find_block(source: bytes) -> _Block | None:
     end = _END.search(source, begin.end())
     if end is None:
         return None
-    return _Block(begin.start(), begin.end(), end.start(), end.end(), begin["digest"])
+    # The line end before the block is the one that came with it, even where the file goes on with other ones.
+    before = source[: begin.start()]
+    start = len(before.removesuffix(begin["newline"]))
+    return _Block(start, begin.end(), end.start(), end.end(), begin["digest"])
 
 
 def block_state(source: bytes) -> BlockState:
     """Tells whether a registry holds our block, by its digest and whatever its line ends."""
     block = _find_block(source)
     if block is None:
-        return BlockState.EDITED if _TRACE in source else BlockState.ABSENT
+        return BlockState.EDITED if _TRACES.search(source) else BlockState.ABSENT
     body = source[block.body_start : block.body_end]
-    if _digest(body) != block.digest or _TRACE in source[: block.start] + source[block.end :]:
+    if _digest(body) != block.digest or _TRACES.search(source[: block.start] + source[block.end :]):
         return BlockState.EDITED
     return BlockState.CURRENT if block.digest == _digest(_BODY) else BlockState.OTHER_VERSION
 

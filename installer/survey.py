@@ -41,6 +41,11 @@ def kept_name(path: Path) -> Path:
     return path.with_name(path.name + KEPT_SUFFIX)
 
 
+def source_of(bytecode: Path) -> Path:
+    """The module that a file in a ``__pycache__`` was compiled from."""
+    return bytecode.parent.parent / f"{bytecode.name.partition('.')[0]}.py"
+
+
 @dataclass(frozen=True)
 class Survey:
     """
@@ -57,7 +62,8 @@ class Survey:
         kept: content of each original that is kept, by the place it belongs to.
         stale_bytecode: bytecode of the registry that Python would use whatever the registry says.
         leftovers: files that a killed run left behind.
-        folder_exists: whether our folder is there.
+        bytecode: compiled files in our folder that no other file there is the source of.
+        folders: our folder and those inside it, if they are there, the innermost first.
         blocked_by: something else in our folder's place.
     """
 
@@ -71,7 +77,8 @@ class Survey:
     kept: Mapping[Path, bytes]
     stale_bytecode: Mapping[Path, bytes]
     leftovers: tuple[Path, ...]
-    folder_exists: bool
+    bytecode: tuple[Path, ...]
+    folders: tuple[Path, ...]
     blocked_by: Path | None
 
     @cached_property
@@ -96,7 +103,7 @@ class Survey:
     @cached_property
     def state(self) -> State:
         """The state that these facts make; never ``missing``, since there is a spandrel."""
-        if self.registry is None or not registry.is_supported(self.registry):
+        if not self._is_supported:
             return State.UNSUPPORTED
         if self._is_foreign:
             return State.FOREIGN
@@ -171,6 +178,11 @@ class Survey:
         return sha256(data) in known
 
     @property
+    def _is_supported(self) -> bool:
+        """An edit of our part that Python cannot read does not make spandrel another one."""
+        return any(registry.is_supported(source) for source in (self.registry, self.original) if source is not None)
+
+    @property
     def _names_us_elsewhere(self) -> bool:
         return registry.names_architecture(self.registry or b"")
 
@@ -198,7 +210,8 @@ class Survey:
             or self.kept
             or self.leftovers
             or any(map(self.lists_us, self.records))
-            or (self.folder_exists and not self.others)
+            or self.bytecode
+            or any(not any(folder in path.parents for path in self.others) for folder in self.folders)
             or any(map(registry.is_compiled_with_block, self.stale_bytecode.values()))
         )
 
@@ -246,29 +259,32 @@ def survey(spandrel: Spandrel, shipped: Payload) -> Survey:
         *(info / "RECORD" for info in dist_infos),
         *(path.with_suffix("") for path in cache.glob(f"{spandrel.registry.stem}.*.pyc{KEPT_SUFFIX}")),
     ]
-    folders = [spandrel.registry.parent, cache, folder, *{(folder / name).parent for name in names}, *dist_infos]
-    leftovers = {
-        path for place in folders for suffix in (NEW_SUFFIX, UNDO_SUFFIX) for path in sorted(place.glob(f"*{suffix}"))
-    }
+    inside = sorted(folder.rglob("*"))
+    folders = [path for path in (folder, *inside) if path.is_dir() and not path.is_symlink()]
+    searched = [spandrel.registry.parent, cache, *folders, *dist_infos]
+    patterns = [f"*{NEW_SUFFIX}", f"*{UNDO_SUFFIX}"]
+    leftovers = {path for place in searched for pattern in patterns for path in place.glob(pattern)}
+    others = [
+        path
+        for path in inside
+        if path.is_file()
+        and path.suffix != ".pyc"
+        and path not in leftovers
+        and path.relative_to(folder).as_posix() not in names
+    ]
     return Survey(
         spandrel=spandrel,
         shipped=shipped,
         registry=_read(spandrel.registry),
         files=files,
         manifest=manifest,
-        others=tuple(
-            path
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-            and path.suffix != ".pyc"
-            and path not in leftovers
-            and path.relative_to(folder).as_posix() not in names
-        ),
+        others=tuple(others),
         records=records,
         kept={place: data for place in places if (data := _read(kept_name(place))) is not None},
         stale_bytecode={path: data for path, data in bytecode.items() if registry.is_hash_based(data)},
         leftovers=tuple(sorted(leftovers)),
-        folder_exists=folder.is_dir(),
+        bytecode=tuple(path for path in inside if path.suffix == ".pyc" and source_of(path) not in others),
+        folders=tuple(sorted(folders, key=lambda path: len(path.parts), reverse=True)),
         blocked_by=_blocker(spandrel, names),
     )
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import compileall
 import errno
 import hashlib
 import os
+import py_compile
 import shutil
 import signal
 from collections.abc import Callable
@@ -67,14 +69,17 @@ WORK = {"install": do_install, "uninstall": do_uninstall, "update": do_install}
 def start(tree: Path, others: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The tree in the state from which the work named by the parameter sets out."""
     link_to_others(tree, others)
+    py_compile.compile(str(registry_of(tree)), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
     if request.param == "uninstall":
         do_install(tree)
     if request.param == "update":
         older = {name: b"# older\n" + data for name, data in shipped_payload().files.items()}
         with monkeypatch.context() as patch:
+            older |= {"__arch/gone.py": b"", "gone/__init__.py": b""}
             patch.setattr("aether_install.install.shipped_payload", lambda: Payload(older))
             do_install(tree)
         assert state_of(tree) is State.OUTDATED
+    compileall.compile_dir(tree / "spandrel" / "architectures" / "AetherNet", quiet=1)  # as by being used
     return tree
 
 
@@ -91,6 +96,7 @@ class Aftermath:
     def __init__(self, clean: Path, folder: Path, left: Path) -> None:
         self.folder = folder
         self.absent = links_apart(snapshot(clean))
+        self.bytecode = bytecode_of_registry(clean)
         self.left = left
         self.checked: set[tuple[object, ...]] = set()
 
@@ -106,13 +112,27 @@ class Aftermath:
 
         removed = link_tree(tree, self.folder / "removed")
         do_uninstall(removed)
-        assert links_apart(snapshot(removed)) == self.absent, f"uninstall after step {number}"
+        self.assert_absent(removed, f"uninstall after step {number}")
 
         completed = link_tree(tree, self.folder / "completed")
         do_install(completed)
         assert state_of(completed) is State.INSTALLED, f"install after step {number}"
         do_uninstall(completed)
-        assert links_apart(snapshot(completed)) == self.absent, f"both after step {number}"
+        self.assert_absent(completed, f"both after step {number}")
+
+    def assert_absent(self, tree: Path, when: str) -> None:
+        assert links_apart(snapshot(tree)) == self.absent, when
+        assert bytecode_of_registry(tree) == self.bytecode, when
+        assert not (tree / "spandrel" / "architectures" / "AetherNet").exists(), when
+
+
+def registry_of(tree: Path) -> Path:
+    return tree / "spandrel" / "__helpers" / "main_registry.py"
+
+
+def bytecode_of_registry(tree: Path) -> dict[str, bytes]:
+    """A distributor's, which Python uses whatever the registry says, and which belongs to the tree."""
+    return {path.name: path.read_bytes() for path in (registry_of(tree).parent / "__pycache__").iterdir()}
 
 
 def links_apart(facts: Snapshot) -> Snapshot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 import sys
@@ -56,7 +57,7 @@ def at(tree: Path) -> Tree:
 def older_payload() -> Payload:
     files = {name: data + b"\n# an earlier version\n" for name, data in shipped_payload().files.items()}
     files["__init__.py"] = files["__init__.py"].replace(b'__version__ = "', b'__version__ = "0.')
-    files["__arch/gone_since.py"] = b"# a file that later versions do not have\n"
+    files["__arch/gone_since.py"] = files["gone_too/__init__.py"] = b"# a file that later versions do not have\n"
     return Payload(files)
 
 
@@ -389,3 +390,70 @@ def test_status_explains_every_state_and_what_to_do(at: Tree) -> None:
     shown = aether_install("status", "--target", at.package, check=False)
     assert "modified" in shown.stdout
     assert "--force" in shown.stdout
+
+
+def test_files_and_bytecode_of_earlier_versions_do_not_outlive_an_update(
+    at: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = at.snapshot()
+    install_older(at, monkeypatch)
+    compileall.compile_dir(at.payload, quiet=1)
+    assert at.state == "outdated"
+    at.install()
+    assert at.state == "installed"
+    assert not list(at.payload.rglob("*gone*"))
+    compileall.compile_dir(at.payload, quiet=1)
+    at.uninstall()
+    assert not at.payload.exists()
+    assert at.snapshot() == before
+
+
+def test_bytecode_that_lost_its_source_is_cleared_away(at: Tree) -> None:
+    cache = at.payload / "__pycache__"
+    cache.mkdir(parents=True)
+    (cache / "__init__.cpython-311.pyc").write_bytes(b"what an older aether-install left")
+    assert at.state == "partial"
+    at.uninstall()
+    assert at.state == "absent"
+    assert not at.payload.exists()
+
+
+def test_bytecode_of_somebody_elses_module_stays(at: Tree) -> None:
+    at.install()
+    (at.payload / "notes.py").write_text("mine = 1")
+    compileall.compile_dir(at.payload, quiet=1)
+    at.uninstall()
+    left = {path.relative_to(at.payload).parts[0] for path in at.payload.rglob("*")}
+    assert left == {"notes.py", "__pycache__"}
+    assert [path.name.partition(".")[0] for path in (at.payload / "__pycache__").iterdir()] == ["notes"]
+
+
+def test_an_edit_that_python_cannot_read_is_an_edit(at: Tree) -> None:
+    before = at.snapshot()
+    at.install()
+    os.truncate(at.registry, at.registry.stat().st_size - 120)
+    assert at.state == "modified"
+    with pytest.raises(AetherInstallError, match="--force"):
+        at.uninstall()
+    kept = at.uninstall(force=True).plan.set_aside
+    for path in kept:
+        path.unlink()
+    assert at.snapshot() == before
+
+
+def test_a_registry_that_vanished_is_put_back_from_what_was_kept(at: Tree) -> None:
+    before = at.snapshot()
+    at.install()
+    at.registry.unlink()
+    at.uninstall()
+    assert at.snapshot() == before
+
+
+def test_our_name_in_somebodys_comment_is_no_trace(at: Tree) -> None:
+    at.registry.write_bytes(at.registry.read_bytes() + b"# see also aether-install\n")
+    before = at.snapshot()
+    assert at.state == "absent"
+    at.install()
+    assert at.state == "installed"
+    at.uninstall()
+    assert at.snapshot() == before

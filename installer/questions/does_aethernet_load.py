@@ -4,11 +4,13 @@ Loads a small AetherNet of each form through this interpreter's spandrel; the on
 Prints ``yes`` and exits with 0 if both are detected and loaded as what they are.
 """
 
-import os
 import sys
 
 if sys.path[:1] == [""]:
+    # The current folder, in which a module of any name may lie.
     del sys.path[0]
+
+import os
 
 import spandrel
 

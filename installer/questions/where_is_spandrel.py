@@ -4,11 +4,16 @@ Prints, as JSON, this interpreter's version and prefix and which spandrel it wou
 ``spandrel`` is a folder or null, ``also`` other folders further down the path, ``looked_in`` the path itself.
 """
 
+import sys
+
+if __name__ == "__main__" and sys.path[:1] == [""]:
+    # The current folder, in which a module of any name may lie.
+    del sys.path[0]
+
 import importlib.util
 import json
 import os
 import platform
-import sys
 from importlib.machinery import ModuleSpec
 from typing import Any, Dict, Optional
 
@@ -39,6 +44,4 @@ def answer() -> Dict[str, Any]:
 
 
 if __name__ == "__main__":
-    if sys.path[:1] == [""]:
-        del sys.path[0]
     print(json.dumps(answer()))

@@ -6,13 +6,16 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from . import __version__
-from .errors import AetherInstallError
+from .errors import AetherInstallError, explained
 from .face import Face
+
+if TYPE_CHECKING:
+    from .locate import Spandrel
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -33,6 +36,18 @@ def main() -> None:
     """Teach an installed spandrel to load AetherNet models, and make those models fast."""
 
 
+class _Place(click.Path):
+    """A path that need not be there or be readable, about which the commands have better words than click."""
+
+    def __init__(self, path_type: type[Path | str] = Path) -> None:
+        super().__init__(readable=False, path_type=path_type)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("the name is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def _which_spandrel(command: Command) -> Command:
     """The options that say which spandrel a command is about."""
     python = click.option(
@@ -44,7 +59,7 @@ def _which_spandrel(command: Command) -> Command:
     target = click.option(
         "--target",
         metavar="DIR",
-        type=click.Path(path_type=Path),
+        type=_Place(),
         help="The spandrel in this folder: site-packages, or the spandrel package itself. Nothing in it is run.",
     )
     return python(target(command))
@@ -75,18 +90,28 @@ class _Boundary:
         ):
             if os.environ.get("AETHER_INSTALL_DEBUG"):
                 return
-            what = f"{type(error).__name__}: {error}"
-            self.face.error(
-                AetherInstallError(f"a mistake in aether-install ({what}); report it with AETHER_INSTALL_DEBUG=1 set")
-            )
+            self.face.error(explained(error) if isinstance(error, OSError) else _mistake(error))
         else:
             return
         sys.exit(1)
 
 
+def _mistake(error: Exception) -> AetherInstallError:
+    what = f"{type(error).__name__}: {error}"
+    return AetherInstallError(f"a mistake in aether-install ({what}); report it with AETHER_INSTALL_DEBUG=1 set")
+
+
 def _only_one(python: str | None, target: Path | None) -> None:
     if python is not None and target is not None:
         raise click.UsageError("--python and --target each name a spandrel; give one of them")
+
+
+def _located(face: Face, python: str | None, target: Path | None) -> Spandrel:
+    from .locate import locate
+
+    if python is not None:
+        face.progress(f"asking {python} for its spandrel")
+    return locate(python, target)
 
 
 @main.command()
@@ -102,10 +127,9 @@ def spandrel(
     _only_one(python, target)
     with _Boundary(Face(as_json)) as face:
         from .install import install
-        from .locate import locate
         from .views import install_view
 
-        found = face.subject(locate(python, target))
+        found = face.subject(_located(face, python, target))
         face.show(
             install_view(install(found, dry_run=dry_run, force=force, verify=not no_verify, progress=face.progress))
         )
@@ -121,10 +145,9 @@ def uninstall(python: str | None, target: Path | None, dry_run: bool, force: boo
     _only_one(python, target)
     with _Boundary(Face(as_json)) as face:
         from .install import uninstall as remove
-        from .locate import locate
         from .views import uninstall_view
 
-        found = face.subject(locate(python, target))
+        found = face.subject(_located(face, python, target))
         face.show(uninstall_view(remove(found, dry_run=dry_run, force=force, progress=face.progress)))
 
 
@@ -136,10 +159,9 @@ def status(python: str | None, target: Path | None, as_json: bool) -> None:
     _only_one(python, target)
     with _Boundary(Face(as_json)) as face:
         from .install import status as tell
-        from .locate import locate
         from .views import status_view
 
-        outcome = tell(face.subject(locate(python, target)))
+        outcome = tell(face.subject(_located(face, python, target)))
         face.show(status_view(outcome))
         sys.exit(0 if outcome.before.value == "installed" else 1)
 
@@ -151,7 +173,7 @@ def status(python: str | None, target: Path | None, as_json: bool) -> None:
     metavar="FILE",
     required=True,
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=_Place(),
     help="The model; given several times or for a folder of models, they are all fused.",
 )
 @click.option(
@@ -159,7 +181,7 @@ def status(python: str | None, target: Path | None, as_json: bool) -> None:
     "output",
     metavar="FILE",
     required=True,
-    type=click.Path(),
+    type=_Place(str),
     help="Where to write the fused model, .pth or .safetensors; for several models, a folder.",
 )
 @click.option(
@@ -194,7 +216,7 @@ def fuse(models: tuple[Path, ...], output: str, no_verify: bool, as_json: bool, 
 
 
 @main.command()
-@click.argument("model", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("model", metavar="FILE", type=_Place())
 @_json
 def inspect(model: Path, as_json: bool) -> None:
     """Say what a model file is."""

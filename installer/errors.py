@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 
 class AetherInstallError(Exception):
     """
@@ -18,3 +21,21 @@ class AetherInstallError(Exception):
         self.message = message
         self.details = details
         self.state = state
+
+
+_REMEDIES = {
+    errno.EACCES: "run this as the user who owns that place, or close the program that has the file open",
+    errno.EPERM: "run this as the user who owns that place",
+    errno.EROFS: "the file system is read-only: make it writable, or work on a copy with --target",
+    errno.ENOSPC: "the disk is full: free some space and run this again",
+    errno.EDQUOT: "your disk quota is used up: free some space and run this again",
+    errno.ENAMETOOLONG: "use a shorter name",
+}
+
+
+def explained(error: OSError, place: str | Path = "") -> AetherInstallError:
+    """What the operating system refused, where, and the way out; ``place`` counts where the error names none."""
+    what = error.strerror or str(error)
+    where = error.filename2 or error.filename or place
+    remedy = _REMEDIES.get(error.errno or 0, "mend that and run this again")
+    return AetherInstallError(f"{where}: {what}; {remedy}" if where else f"{what}; {remedy}")

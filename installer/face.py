@@ -7,6 +7,7 @@ is imported only where it draws something.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -35,6 +36,7 @@ class Face:
     """
 
     def __init__(self, as_json: bool, about_spandrel: bool = True) -> None:
+        _make_forgiving()
         self._as_json = as_json
         self._about_spandrel = about_spandrel
         self._spandrel: Spandrel | None = None
@@ -118,6 +120,19 @@ class Face:
         }
 
 
+def _make_forgiving() -> None:
+    """Work that is done is not to fail because a stream is closed, or cannot say a file's name in its encoding."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _speaks_unicode(stream: TextIO) -> bool:
+    return (stream.encoding or "").lower().startswith("utf")
+
+
 def _print_json(described: dict[str, Any]) -> None:
     print(json.dumps(described, indent=2))
 
@@ -136,7 +151,8 @@ def _start_progress(with_bar: bool) -> tuple[Progress, TaskID]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
     bar = (BarColumn(bar_width=24), MofNCompleteColumn()) if with_bar else ()
-    columns = (SpinnerColumn(), *bar, TextColumn("{task.description}", markup=False))
+    spinner = SpinnerColumn("dots" if _speaks_unicode(sys.stderr) else "line")
+    columns = (spinner, *bar, TextColumn("{task.description}", markup=False))
     progress = Progress(*columns, console=_console(sys.stderr), transient=True)
     progress.start()
     return progress, progress.add_task("", total=None)
@@ -149,6 +165,8 @@ def _draw(view: View) -> None:
 
     console = _console(sys.stdout)
     style, mark = _MARKS[view.mood]
+    if not _speaks_unicode(sys.stdout):
+        mark = "*"
     console.print(Text(f"{mark} ", style).append(view.headline, "bold"))
     if view.facts:
         facts = Table.grid(padding=(0, 2))

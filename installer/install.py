@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from .errors import AetherInstallError
+from .errors import AetherInstallError, explained
 from .interpreter import self_test
 from .locate import Spandrel
 from .lock import locked
@@ -136,10 +135,14 @@ def _change(
             facts = _survey(spandrel)
             plan = make_plan(facts)
             if plan.steps:
-                _carry_out(plan, check)
+                try:
+                    _carry_out(plan, check)
+                except AetherInstallError as error:
+                    error.state = error.state or _survey(spandrel).state.value
+                    raise
             return Outcome(facts.state, _survey(spandrel), plan)
     except OSError as error:
-        raise _explained(error, spandrel.package) from error
+        raise explained(error, spandrel.package) from error
 
 
 def _carry_out(plan: Plan, check: Callable[[], None]) -> None:
@@ -165,7 +168,7 @@ def _survey(spandrel: Spandrel) -> Survey:
     try:
         return survey(spandrel, shipped_payload())
     except OSError as error:
-        raise _explained(error, spandrel.package) from error
+        raise explained(error, spandrel.package) from error
 
 
 def _refuse_to_install(facts: Survey, force: bool) -> None:
@@ -196,19 +199,3 @@ def _modified(facts: Survey) -> AetherInstallError:
         "edited version under another name",
         state=facts.state.value,
     )
-
-
-_REMEDIES = {
-    errno.EACCES: "run this as the user who owns that folder, or close the program that has the file open",
-    errno.EPERM: "run this as the user who owns that folder",
-    errno.EROFS: "the file system is read-only: make it writable, or work on a copy with --target",
-    errno.ENOSPC: "the disk is full: free some space and run this again",
-    errno.EDQUOT: "your disk quota is used up: free some space and run this again",
-}
-
-
-def _explained(error: OSError, package: Path) -> AetherInstallError:
-    what = error.strerror or str(error)
-    where = error.filename2 or error.filename or package
-    remedy = _REMEDIES.get(error.errno or 0, "mend that and run this again")
-    return AetherInstallError(f"{where}: {what}; {remedy}")

@@ -59,20 +59,20 @@ def other_interpreter(executable: str) -> Interpreter:
     """
     try:
         child = _ask(executable, "where_is_spandrel", [], _PROBE_SECONDS)
-        answer = json.loads(child.stdout.splitlines()[-1]) if child.returncode == 0 else None
+        answer = json.loads((child.stdout.splitlines() or ["null"])[-1]) if child.returncode == 0 else None
     except subprocess.TimeoutExpired as error:
         raise AetherInstallError(
             f"{executable} did not answer within {_PROBE_SECONDS} seconds; check that --python names a Python "
             "interpreter, or point --target at its site-packages folder"
         ) from error
-    except (OSError, ValueError, IndexError) as error:
+    except (OSError, ValueError) as error:
         raise AetherInstallError(
             f"{executable} cannot be run as a Python interpreter ({_reason(error)}); give --python the interpreter "
             "itself, such as venv/bin/python or python_embeded\\python.exe"
         ) from error
     if not isinstance(answer, dict):
         raise AetherInstallError(
-            f"{executable} does not start as a Python interpreter (exit status {child.returncode}); check that "
+            f"{executable} does not answer as a Python interpreter does (exit status {child.returncode}); check that "
             "--python names a Python that works, or point --target at its site-packages folder",
             details=child.stderr.strip(),
         )

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import AetherInstallError
+from .errors import AetherInstallError, explained
 from .interpreter import Interpreter, other_interpreter, running_interpreter
 from .manifest import ARCHITECTURE
 
@@ -69,7 +69,10 @@ def locate(python: str | None = None, target: Path | None = None) -> Spandrel:
         AetherInstallError: there is none, with ``state`` ``missing``, or the interpreter does not start.
     """
     if target is not None:
-        return Spandrel(_package_in(target), named_by=("--target", str(target)))
+        try:
+            return Spandrel(_package_in(target), named_by=("--target", str(target)))
+        except OSError as error:
+            raise explained(error, target) from error
     interpreter = running_interpreter() if python is None else other_interpreter(python)
     if interpreter.spandrel is None:
         looked_in = ", ".join(interpreter.looked_in)
@@ -88,9 +91,9 @@ _SITE_PACKAGES = ("Lib/site-packages", "lib/python3*/site-packages", "lib64/pyth
 
 def _package_in(target: Path) -> Path:
     if (target / "spandrel" / "__init__.py").is_file():
-        return (target / "spandrel").absolute()
+        return _where_installed(target / "spandrel")
     if (target / "__init__.py").is_file() and ((target / "__helpers").is_dir() or (target / "architectures").is_dir()):
-        return target.absolute()
+        return _where_installed(target)
     patterns = [f"{root}{site_packages}/spandrel/__init__.py" for root in _NESTED for site_packages in _SITE_PACKAGES]
     nested = sorted({path.parent for pattern in patterns for path in target.glob(pattern)})
     hint = "point --target at the site-packages folder that holds spandrel, or at the spandrel folder itself"
@@ -100,3 +103,10 @@ def _package_in(target: Path) -> Path:
         f"there is no spandrel in {target}, neither as {target / 'spandrel'} nor as that folder itself; {hint}",
         state="missing",
     )
+
+
+def _where_installed(package: Path) -> Path:
+    """The package under the name by which a RECORD would list it, however it was named by the user."""
+    named = package.resolve() if ".." in package.parts else package.absolute()
+    has_record = any(named.parent.glob(f"{named.name}-*.dist-info"))
+    return named if has_record else named.resolve()

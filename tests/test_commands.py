@@ -149,3 +149,29 @@ def test_help_lists_every_command() -> None:
     assert all(command in shown for command in ("spandrel", "uninstall", "status", "fuse", "inspect"))
     assert aether_install("--version").stdout.split()[-1].count(".") == 2
     assert script("aether-install").exists()
+
+
+def test_what_is_done_is_done_even_if_it_cannot_be_told(tree: Path, tmp_path: Path) -> None:
+    """A Windows pipe knows few letters, and a daemon has no stdout."""
+    folder = tree.rename(tmp_path / "ünï-日本")
+    for command, code, state in (("spandrel", "cp1252", "installed"), ("uninstall", "ascii", "absent")):
+        environment = {**os.environ, "PYTHONIOENCODING": code}
+        aether_install(command, "--target", folder, env=environment, encoding=code)
+        assert aether_json("status", "--target", folder)["state"] == state
+    without_streams = ["sh", "-c", 'exec "$0" "$@" >&- 2>&-', script("aether-install")]
+    assert subprocess.run([*without_streams, "spandrel", "--target", folder]).returncode == 0
+
+
+def test_a_place_that_may_not_be_read_is_named(tmp_path: Path) -> None:
+    name = "x" * 5000
+    for command in (
+        ["status", "--target", name],
+        ["inspect", name],
+        ["fuse", "--model_path", name, "--output_path", "y.pth"],
+    ):
+        result = aether_install(*command, check=False)
+        assert result.returncode == 1
+        assert "name" in result.stderr.splitlines()[0]
+        assert "mistake" not in result.stderr
+    for command in (["status", "--target", ""], ["inspect", ""]):
+        assert aether_install(*command, check=False).returncode == 2

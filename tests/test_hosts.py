@@ -124,6 +124,13 @@ def test_the_current_folder_is_on_nobodys_path(environment: Environment, tmp_pat
         assert result["spandrel"]["path"] == str(environment.spandrel)
 
 
+def test_no_module_in_the_current_folder_is_run(environment: Environment, tmp_path: Path) -> None:
+    for name in ("importlib", "json", "os", "platform", "typing"):
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} came from the current folder')")
+    result = aether_json("spandrel", "--python", environment.python, cwd=tmp_path)
+    assert result["state"] == "installed"
+
+
 def test_an_interpreter_given_by_a_relative_path_is_found(environment: Environment) -> None:
     result = aether_json("status", "--python", "venv/bin/python", cwd=environment.root.parent)
     assert result["spandrel"]["version"] == "0.3.4"

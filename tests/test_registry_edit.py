@@ -34,6 +34,7 @@ SHAPES = {
     "CRLF, no final newline": PLAIN.replace(b"\n", b"\r\n").rstrip(b"\r\n"),
     "blank lines at the end": PLAIN + b"\n\n",
     "a comment at the end": PLAIN + b"# end",
+    "a lone CR at the end": PLAIN + b"# end\r",
     "byte order mark": b"\xef\xbb\xbf" + PLAIN,
     "latin-1": b"# -*- coding: latin-1 -*-\n# \xe9\n" + PLAIN,
     "one line each": PLAIN.replace(b"(\n    ", b"(").replace(b",\n)", b")"),

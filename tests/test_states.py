@@ -457,3 +457,15 @@ def test_our_name_in_somebodys_comment_is_no_trace(at: Tree) -> None:
     assert at.state == "installed"
     at.uninstall()
     assert at.snapshot() == before
+
+
+def test_a_package_named_in_a_roundabout_way_is_the_same_package(at: Tree, tmp_path: Path) -> None:
+    before = at.snapshot()
+    link = tmp_path / "link"
+    link.symlink_to(at.package)
+    for target, folder in ((link, tmp_path), (at.package / "__helpers" / "..", tmp_path), ("..", at.registry.parent)):
+        result = aether_json("spandrel", "--target", target, cwd=folder)
+        assert result["spandrel"]["path"] == str(at.package)
+        assert at.state == "installed", "RECORD and all"
+        aether_install("uninstall", "--target", target, cwd=folder)
+        assert at.snapshot() == before

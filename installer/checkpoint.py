@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import pickle
@@ -130,9 +131,13 @@ def _unpickle(path: Path, mmap: bool) -> Mapping[Any, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = found.group(1) if found else "something else"
+        if found is None:
+            raise AetherInstallError(
+                f"{path} is pickled in a way that cannot be read without running it; load it where you trust it, and "
+                "save the weights again with torch.save as it is by default"
+            ) from error
         raise AetherInstallError(
-            f"{path} holds {what}, which is no weights, and was not run; get a file of weights alone"
+            f"{path} holds {found.group(1)}, which is no weights, and was not run; get a file of weights alone"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         reason = str(error).strip().partition("\n")[0]
@@ -161,15 +166,28 @@ def write_weights(weights: Mapping[str, torch.Tensor], path: Path, suffix: str, 
     Raises:
         OSError: the file cannot be written.
     """
+    alone = _alone(weights)
     with open(path, "wb") as file:
         if suffix == SAFETENSORS_SUFFIX:
             # save_file would write under a name of its own first, which a killed process leaves behind.
-            file.write(save({key: tensor.contiguous() for key, tensor in weights.items()}, dict(metadata) or None))
-        else:
-            torch.save({key: _alone(tensor) for key, tensor in weights.items()}, file)
+            file.write(save(alone, dict(metadata) or None))
+            return
+        try:
+            torch.save(alone, file)
+        except RuntimeError as error:
+            # torch's way to say that the file did not take all that was written to it.
+            raise OSError(errno.EIO, "the disk did not take all of it") from error
 
 
-def _alone(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor without others that share its storage, which torch would save with it, and without a gradient."""
-    tensor = tensor.detach()
-    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
+def _alone(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors without a gradient, contiguous, and each the only one in its storage."""
+    storages: set[int] = set()
+    alone: dict[str, torch.Tensor] = {}
+    for key, tensor in weights.items():
+        storage = tensor.untyped_storage()
+        shared = storage.nbytes() != tensor.nbytes or storage.data_ptr() in storages
+        alone[key] = (
+            tensor.detach().clone(memory_format=torch.contiguous_format) if shared else tensor.detach().contiguous()
+        )
+        storages.add(storage.data_ptr())
+    return alone

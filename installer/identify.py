@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ GENERATION = "2025-06"
 LATER_GENERATION = "later"
 """The one whose keys start with ``stages.`` in place of ``layers.``."""
 
-_LATER_KEY = re.compile(r"(?:\w+\.)*?stages\.\d+\.|(?:\w+\.)*scale_tensor$")
+_LATER_KEY = re.compile(r"(?:\w+\.)*?stages\.\d+\.")
+_LATER_PART = re.compile(r"\bffn\.conv_gate\b|\bscale_tensor$|\bstages\.\d+\.\d+\.conv\.(?:lk|sk|fused)_")
+"""Other networks have stages too; with one of these it is this one's."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +109,12 @@ def identify(checkpoint: Checkpoint) -> Identity:
 
 
 def _claims_too_much(weights: Mapping[str, torch.Tensor], size: int) -> bool:
-    """Whether tensors are larger than what backs them, by which a small file could make us fill the memory."""
-    expanded = any(tensor.untyped_storage().nbytes() < tensor.nbytes for tensor in weights.values())
-    return expanded or sum(tensor.nbytes for tensor in weights.values()) > size
+    """
+    Whether the tensors are so much larger than the file that it can only mean to fill our memory.
+
+    A file may well be smaller than its tensors, which may share what is in it.
+    """
+    return sum(tensor.nbytes for tensor in weights.values()) > 16 * size + 2**26
 
 
 def _noted_img_range(checkpoint: Checkpoint) -> float | None:
@@ -116,18 +122,21 @@ def _noted_img_range(checkpoint: Checkpoint) -> float | None:
     if noted is None:
         return None
     try:
-        return float(noted)
+        factor = float(noted)
     except (TypeError, ValueError):
+        factor = math.nan
+    if not 0 < factor < math.inf:
         raise AetherInstallError(
-            f"{checkpoint.path} notes an img_range of {noted!r}, which is no number; give the right one with "
+            f"{checkpoint.path} notes an img_range of {noted!r}, which is no positive number; give the right one with "
             "--img_range after removing that entry"
-        ) from None
+        )
+    return factor
 
 
 def is_later_generation(checkpoint: Checkpoint) -> bool:
     """Whether these are weights of the later AetherNet generation."""
     keys = _tensor_keys(checkpoint.content)
-    return any(_LATER_KEY.match(key) for key in keys) and any("ffn.conv_gate" in key for key in keys)
+    return any(_LATER_KEY.match(key) for key in keys) and any(_LATER_PART.search(key) for key in keys)
 
 
 def looks_like(checkpoint: Checkpoint) -> str:

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 
 
@@ -23,10 +24,24 @@ def whole_file(path: Path, overwrite: bool) -> Iterator[Path]:
     """
     if path.parent.exists() and not path.parent.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, f"{path.parent} is no folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
     if not overwrite and os.path.lexists(path):
         raise FileExistsError(f"{path} exists")
-    temporary = path.with_name(f".{path.name}.aether-new")
+    missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with _in_place(path, overwrite) as source:
+            yield source
+    except BaseException:
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+@contextmanager
+def _in_place(path: Path, overwrite: bool) -> Iterator[Path]:
+    # As short as any name, for the file's own may be as long as names can be.
+    temporary = path.with_name(f".{sha256(os.fsencode(path.name)).hexdigest()[:16]}.aether-new")
     temporary.unlink(missing_ok=True)
     descriptor = _open_nameless(path.parent)
     nameless = descriptor is not None

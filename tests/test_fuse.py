@@ -201,9 +201,10 @@ def write_zip_bomb(path: Path) -> None:
 
 
 def write_inflated(path: Path) -> None:
-    weights = weights_of(**SMALL)
-    wide = {key: tensor.flatten()[:1].clone().expand(tensor.shape) for key, tensor in weights.items()}
-    torch.save(wide, path)
+    """A few kilobytes that claim to be gigabytes."""
+    with torch.device("meta"):
+        shapes = {key: tensor.shape for key, tensor in core().aether(embed_dim=4096, depths=(1,)).state_dict().items()}
+    torch.save({key: torch.zeros(1).expand(shape) for key, shape in shapes.items()}, path)
 
 
 def write_torchscript(path: Path) -> None:
@@ -358,8 +359,11 @@ def test_interrupted_anywhere_the_output_is_whole_or_as_before(
         content = output.read_bytes() if output.exists() else None
         assert content in (b"precious" if replacing else None, whole), steps
         left = [path.name for path in folder.iterdir() if path != output]
-        assert not left or (replacing and event == "kill" and left == [f".{output.name}.aether-new"]), left
+        assert not left or (replacing and event == "kill"), left
         if left:
+            (name,) = left
+            assert name.startswith(".")
+            assert name.endswith(".aether-new")
             fuse(model, output, force=True, verify=False)
             assert [path.name for path in folder.iterdir()] == [output.name]
     assert steps > 5
@@ -409,3 +413,91 @@ def test_several_models_are_fused_in_one_go(tmp_path: Path) -> None:
     }
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.pth", "b.safetensors", "c.pth"]
     assert not (folder / "ran").exists()
+
+
+def test_several_models_never_cost_each_other(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    (folder / "more").mkdir(parents=True)
+    weights = weights_of(**SMALL)
+    torch.save(weights, folder / "a.ckpt")
+    torch.save(weights_of(**{**SMALL, "upscale": 4}), folder / "a.pth")
+    torch.save(weights, folder / "more" / "a.pth")
+    before = snapshot(folder)
+    batch = command.fuse_all([folder], folder, command.Options(force=True), quietly)
+    assert not batch.done
+    assert "another of the models" in batch.failed[0][1].message
+    assert snapshot(folder) == before
+    both = [folder / "a.pth", folder / "more" / "a.pth"]
+    batch = command.fuse_all(both, tmp_path / "out", command.Options(force=True), quietly)
+    assert [result.source.parameters["upscale"] for result in batch.done] == [4]
+    assert f"as {both[0]} did" in batch.failed[0][1].message
+
+
+@pytest.mark.parametrize(
+    "pair", [("net_g", "ema"), ("net_g", "net_g_ema"), ("generator", "ema_model"), ("model", "model_ema")]
+)
+def test_averaged_weights_win_wherever_both_are(tmp_path: Path, pair: tuple[str, str]) -> None:
+    weights = weights_of(**SMALL)
+    averaged = {key: tensor * 0.5 for key, tensor in weights.items()}
+    torch.save({pair[0]: weights, pair[1]: averaged, "iter": 3}, tmp_path / "model.pth")
+    assert fuse(tmp_path / "model.pth", tmp_path / "fused.pth").source.container == pair[1]
+    assert torch.equal(read(tmp_path / "fused.pth")["conv_last.bias"], averaged["conv_last.bias"])
+
+
+def test_tensors_that_share_memory_are_written_apart(tmp_path: Path) -> None:
+    weights = weights_of(**SMALL)
+    weights["layers.1.1.norm.weight"] = weights["layers.1.0.norm.weight"]
+    weights["layers.1.1.norm.bias"] = torch.zeros(1).expand(8)
+    torch.save(weights, tmp_path / "model.pth")
+    for suffix in (".pth", ".safetensors"):
+        output = fuse(tmp_path / "model.pth", tmp_path / f"fused{suffix}").output
+        assert torch.equal(read(output)["layers.1.1.norm.weight"], weights["layers.1.0.norm.weight"])
+
+
+def test_half_precision_sums_that_overflow_are_refused(tmp_path: Path) -> None:
+    weights = {key: tensor.half() for key, tensor in weights_of(**SMALL).items()}
+    weights["layers.0.0.conv.lk_bias"][0] = weights["layers.0.0.conv.sk_bias"][0] = 60000
+    torch.save(weights, tmp_path / "model.pth")
+    with pytest.raises(AetherInstallError, match=r"layers\.0\.0\.conv\.fused_conv\.bias would overflow in float16"):
+        fuse(tmp_path / "model.pth", tmp_path / "fused.pth", verify=False)
+
+
+def test_an_untrained_model_in_half_precision_verifies(tmp_path: Path) -> None:
+    """Its outputs span little, and bfloat16 has few digits."""
+    for dtype in (torch.float16, torch.bfloat16):
+        torch.manual_seed(0)
+        torch.save(core().aether(embed_dim=16, depths=(1,), upscale=4).to(dtype).state_dict(), tmp_path / "model.pth")
+        assert fuse(tmp_path / "model.pth", tmp_path / "fused.pth", force=True).comparison
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_file_that_grows_too_large_is_explained_and_leaves_nothing(tmp_path: Path, model: Path, suffix: str) -> None:
+    program = (
+        "import resource, sys; from aether_install.cli import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); main()"
+    )
+    before = snapshot(tmp_path)
+    output = tmp_path / "new" / "folder" / f"fused{suffix}"
+    result = subprocess.run(
+        [sys.executable, "-c", program, "fuse", "--model_path", model, "--output_path", output],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert f"{output} cannot be written" in result.stderr
+    assert "mistake" not in result.stderr
+    assert snapshot(tmp_path) == before
+
+
+def test_names_may_be_as_long_as_names_can_be(tmp_path: Path, model: Path) -> None:
+    output = tmp_path / ("x" * 251 + ".pth")
+    fuse(model, output)
+    fuse(model, output, force=True)
+    assert output.exists()
+
+
+def test_text_that_is_no_metadata_of_ours_is_kept(tmp_path: Path) -> None:
+    save_file(weights_of(**SMALL), tmp_path / "model.safetensors", {"metadata": "trained by Bob"})
+    fuse(tmp_path / "model.safetensors", tmp_path / "fused.safetensors", img_range=255.0)
+    with safe_open(tmp_path / "fused.safetensors", "pt") as file:
+        assert file.metadata() == {"metadata": "trained by Bob"}

@@ -140,3 +140,24 @@ def test_imports_from_the_architecture() -> None:
         assert architecture.detect(model.state_dict())
         loaded = architecture.load(model.state_dict())
         assert loaded.model.hyperparameters == model.hyperparameters
+
+
+def test_a_loaded_model_has_nothing_to_do_with_its_file_any_more(tmp_path: Path) -> None:
+    """Trainers write over the file of a model that a host has loaded."""
+    weights = weights_of(**SMALL)
+    for path in (tmp_path / "model.safetensors", tmp_path / "model.pth"):
+        save_file(weights, path) if path.suffix == ".safetensors" else torch.save(weights, path)
+        model = load(path).model
+        path.write_bytes(bytes(path.stat().st_size))
+        for key, tensor in model.state_dict().items():
+            assert torch.equal(tensor, weights[key])
+
+
+def test_models_of_one_state_dict_are_apart() -> None:
+    weights = weights_of(**SMALL)
+    first, second = (spandrel.ModelLoader().load_from_state_dict(dict(weights)) for _ in range(2))
+    with torch.no_grad():
+        for parameter in first.model.parameters():
+            parameter.zero_()
+    for key, tensor in second.model.state_dict().items():
+        assert torch.equal(tensor, weights[key])

@@ -7,9 +7,9 @@ from typing import Any, Dict, List
 from ...__helpers.model_descriptor import Architecture, ImageModelDescriptor, StateDict
 from .__arch.aether_core import (
     aether,
-    build_aether,
     clean_state_dict,
     detect_form,
+    prepare_aether,
     variant_name,
 )
 
@@ -35,7 +35,7 @@ class _AetherNetArch(Architecture[aether]):
             ValueError: the weights are damaged; names the first key at fault.
         """
         weights = clean_state_dict(state_dict)
-        model = build_aether(weights)
+        model = prepare_aether(weights)  # which the descriptor loads them into
         parameters = model.hyperparameters
         scale = parameters["upscale"]
         descriptor: ImageModelDescriptor[aether] = ImageModelDescriptor(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,7 @@ __all__ = [
     "detect_form",
     "fold_img_range",
     "fuse_state_dict",
+    "prepare_aether",
     "variant_name",
 ]
 
@@ -474,8 +475,8 @@ def aether_large(**kwargs: Any) -> aether:
 
 # Reading checkpoints.
 
+# The first ones are those that spandrel unwraps by itself, in its order, so that both of us pick the same weights.
 _CONTAINERS = (
-    # What spandrel unwraps by itself, in its order, so that both of us pick the same weights from a file ...
     "model_state_dict",
     "state_dict",
     "params_ema",
@@ -483,10 +484,7 @@ _CONTAINERS = (
     "params",
     "model",
     "net",
-    # ... and what it hands on as it is.
-    "net_g_ema",
     "net_g",
-    "ema",
     "generator",
 )
 _BOOKKEEPING = frozenset(("n_averaged", "step", "initted", "num_updates", "decay", "iter", "epoch"))
@@ -497,7 +495,14 @@ _FUSED_PART = r"conv\.fused_conv\."
 _UNFUSED_PART = r"conv\.(?:lk_conv\.|sk_conv\.|lk_bias$|sk_bias$)"
 _FFN_PART = r"ffn\.fc1_(?:gate|main)\."
 _SIGNATURE = re.compile(rf"({_PREFIX})layers\.{_NUMBER}\.{_NUMBER}\.(?:{_FUSED_PART}|{_UNFUSED_PART}|{_FFN_PART})")
-_BLOCK_KEY = re.compile(rf"layers\.({_NUMBER})\.({_NUMBER})\.(?:({_FUSED_PART})|({_UNFUSED_PART}))?")
+_BLOCK_KEY = re.compile(rf"layers\.({_NUMBER})\.({_NUMBER})\.((?:({_FUSED_PART})|({_UNFUSED_PART}))?.*)$")
+_SHARED_BLOCK = (
+    "norm.weight",
+    "norm.bias",
+    *(f"ffn.{layer}.{part}" for layer in ("fc1_gate", "fc1_main", "fc2") for part in ("weight", "bias")),
+)
+_FUSED_BLOCK = ("conv.fused_conv.weight", "conv.fused_conv.bias", *_SHARED_BLOCK)
+_UNFUSED_BLOCK = ("conv.lk_conv.weight", "conv.sk_conv.weight", "conv.lk_bias", "conv.sk_bias", *_SHARED_BLOCK)
 _UPSAMPLE_KEY = re.compile(rf"upsample\.({_NUMBER})\.(?:weight|bias)$")
 
 
@@ -520,8 +525,8 @@ def locate_weights(checkpoint: Mapping[Any, Any]) -> Optional[LocatedWeights]:
     """
     Finds the AetherNet weights in a checkpoint: bare, under the keys that trainers use, with or without prefixes.
 
-    Where a checkpoint holds several, the ones that spandrel would unwrap win, and averaged (EMA) weights win over raw
-    ones. Returns None if there are none; never raises, whatever the checkpoint holds.
+    Where a checkpoint holds several, averaged (EMA) weights win over raw ones, and then those that spandrel would
+    unwrap. Returns None if there are none; never raises, whatever the checkpoint holds.
     """
     return _locate(checkpoint, ())
 
@@ -544,10 +549,14 @@ def _locate(checkpoint: Mapping[Any, Any], container: Tuple[str, ...]) -> Option
 
 
 def _inner_containers(checkpoint: Mapping[Any, Any]) -> List[str]:
-    inner = [key for key, value in checkpoint.items() if isinstance(key, str) and isinstance(value, Mapping)]
-    known = [key for key in _CONTAINERS if key in inner]
-    others = sorted((key for key in inner if key not in known), key=lambda key: "ema" not in key.lower())
-    return known + others
+    def preference(key: str) -> Tuple[bool, int]:
+        return "ema" not in key.lower(), _CONTAINERS.index(key) if key in _CONTAINERS else len(_CONTAINERS)
+
+    return sorted((key for key, value in checkpoint.items() if _is_container(key, value)), key=preference)
+
+
+def _is_container(key: Any, value: Any) -> bool:
+    return isinstance(key, str) and isinstance(value, Mapping)
 
 
 def _is_bookkeeping(key: str, value: Any) -> bool:
@@ -585,7 +594,7 @@ def detect_form(checkpoint: Mapping[Any, Any]) -> Optional[str]:
 def _block_forms(weights: Iterable[str]) -> List[Tuple[str, str]]:
     """The form of each convolution key, in the order of the keys: (form, key)."""
     matches = ((_BLOCK_KEY.match(key), key) for key in weights)
-    parts = ((match.group(3), match.group(4), key) for match, key in matches if match)
+    parts = ((match[4], match[5], key) for match, key in matches if match)
     return [("fused" if fused else "unfused", key) for fused, unfused, key in parts if fused or unfused]
 
 
@@ -621,14 +630,19 @@ def _read_parameters(weights: StateDict) -> Dict[str, Any]:
         if form != forms[0][0]:
             raise _fault(key, f"is {form} while {forms[0][1]} is {forms[0][0]}: fused and unfused blocks are mixed")
     fused = bool(forms) and forms[0][0] == "fused"
-    depths = _deduce_depths(weights, "conv.fused_conv.weight" if fused else "conv.lk_conv.weight")
+    depths = _deduce_depths(weights, _FUSED_BLOCK if fused else _UNFUSED_BLOCK)
     blocks = [f"layers.{i}.{j}." for i, depth in enumerate(depths) for j in range(depth)]
 
     def vote(*axes: Tuple[str, int]) -> int:
-        present = [(key, axis) for key, axis in axes if key in weights and weights[key].dim() > axis]
+        present = [(key, axis) for key, axis in axes if key in weights and weights[key].dim() == _axes_of(key)]
         if not present:
-            raise _fault(axes[0][0], "is missing" if axes[0][0] not in weights else "has too few axes")
-        return Counter(weights[key].shape[axis] for key, axis in present).most_common(1)[0][0]
+            key = axes[0][0]
+            problem = f"has {weights[key].dim()} axes instead of {_axes_of(key)}" if key in weights else "is missing"
+            raise _fault(key, problem)
+        winner = Counter(weights[key].shape[axis] for key, axis in present).most_common(1)[0][0]
+        if winner == 0:
+            raise _fault(present[0][0], "is empty")
+        return winner
 
     def vote_in_blocks(*axes: Tuple[str, int]) -> int:
         return vote(*((block + key, axis) for block in blocks for key, axis in axes))
@@ -644,7 +658,7 @@ def _read_parameters(weights: StateDict) -> Dict[str, Any]:
     num_feat = vote(("conv_before_upsample.0.weight", 0), ("conv_before_upsample.0.bias", 0), ("conv_last.weight", 1))
     return {
         "in_chans": vote(("conv_first.weight", 1)),
-        "out_chans": vote(("conv_last.weight", 0), ("conv_last.bias", 0)),
+        "out_chans": vote(("conv_last.weight", 0), ("conv_last.bias", 0), ("conv_first.weight", 1)),
         "embed_dim": embed_dim,
         "depths": depths,
         "mlp_ratio": _deduce_mlp_ratio(embed_dim, hidden),
@@ -656,15 +670,25 @@ def _read_parameters(weights: StateDict) -> Dict[str, Any]:
     }
 
 
-def _deduce_depths(weights: Iterable[str], first_key: str) -> Tuple[int, ...]:
-    groups: Dict[int, Set[int]] = {}
-    for match in filter(None, map(_BLOCK_KEY.match, weights)):
-        groups.setdefault(int(match.group(1)), set()).add(int(match.group(2)))
-    for i in range(max(groups) + 1):
-        for j in range(max(groups.get(i, {0})) + 1):
-            if j not in groups.get(i, ()):
-                raise _fault(f"layers.{i}.{j}.{first_key}", "is missing, with all of its block")
-    return tuple(len(groups[i]) for i in range(len(groups)))
+def _axes_of(key: str) -> int:
+    """How many axes the tensor of a key has."""
+    return 1 if key.endswith("bias") or "norm." in key else 2 if ".ffn." in key else 4
+
+
+def _deduce_depths(weights: Iterable[str], block_keys: Sequence[str]) -> Tuple[int, ...]:
+    """What most of a block is there of counts as a block, so that neither a lost key nor a stray one changes them."""
+    matches = filter(None, map(_BLOCK_KEY.match, weights))
+    found = Counter((int(match[1]), int(match[2])) for match in matches if match[3] in block_keys)
+    blocks = {block for block, keys in found.items() if 2 * keys > len(block_keys)}
+    if not blocks:
+        raise _fault(f"layers.0.0.{block_keys[0]}", "is missing, with most of every block")
+    depths: List[int] = []
+    for i in range(max(blocks)[0] + 1):
+        depths.append(max((j for group, j in blocks if group == i), default=0) + 1)
+        for j in range(depths[-1]):
+            if (i, j) not in found:
+                raise _fault(f"layers.{i}.{j}.{block_keys[0]}", "is missing, with all of its block")
+    return tuple(depths)
 
 
 def _deduce_mlp_ratio(dim: int, hidden: int) -> float:
@@ -678,14 +702,19 @@ def _deduce_mlp_ratio(dim: int, hidden: int) -> float:
 
 
 def _deduce_upscale(weights: StateDict, num_feat: int) -> int:
-    matches = [(match, key) for key, match in ((key, _UPSAMPLE_KEY.match(key)) for key in weights) if match]
-    stages = sorted({int(match.group(1)) for match, _ in matches})
-    for stage, expected in zip(stages, range(0, 2 * len(stages), 2)):
-        if stage != expected:
-            raise _fault(f"upsample.{expected}.weight", "is missing")
-    if len(stages) == 1 and any(weights[key].shape[:1] == (9 * num_feat,) for _, key in matches):
+    """The one whose keys differ least from those that are there; of equals the largest, since keys are lost easily."""
+    present = {key for key in weights if key.startswith("upsample.")}
+
+    def faults(stages: int) -> int:
+        wanted = {f"upsample.{2 * i}.{part}" for i in range(stages) for part in ("weight", "bias")}
+        return len(present ^ wanted)
+
+    numbers = [int(match.group(1)) for match in map(_UPSAMPLE_KEY.match, present) if match]
+    most = min(max(numbers, default=-2) // 2 + 1, len(present))
+    stages = min(range(most, -1, -1), key=faults)
+    if stages == 1 and any(weights[key].shape[:1] == (9 * num_feat,) for key in present):
         return 3
-    return int(2 ** len(stages))
+    return int(2**stages)
 
 
 def build_aether(
@@ -694,10 +723,7 @@ def build_aether(
     dtype: torch.dtype = torch.float32,
 ) -> aether:
     """
-    Builds the network that a state dict or checkpoint holds, in evaluation mode, with its weights loaded.
-
-    The tensors become the parameters where their dtype allows: nothing is initialised or copied in vain, and the
-    model shares memory with ``state_dict``, as with ``load_state_dict(assign=True)``.
+    Builds the network that a state dict or checkpoint holds, in evaluation mode, with a copy of its weights.
 
     Args:
         state_dict: weights in any of the forms that ``locate_weights`` knows.
@@ -708,13 +734,30 @@ def build_aether(
         ValueError: the weights are damaged; names the first key at fault.
     """
     weights = clean_state_dict(state_dict)
+    model = prepare_aether(weights, img_range, dtype)
+    model.load_state_dict(weights)
+    return model
+
+
+def prepare_aether(
+    weights: StateDict,
+    img_range: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+) -> aether:
+    """
+    Builds the network for a clean state dict, which is then to be loaded: the parameters hold nothing until then.
+
+    So nothing is initialised in vain, and whoever loads the weights, as spandrel does, makes the only copy of them.
+
+    Raises:
+        ValueError: the weights are damaged; names the first key at fault.
+    """
     model = _without_weights(**_read_parameters(weights), img_range=img_range)
     _check_shapes(weights, model)
-    for path, module in model.named_modules():
-        for name, placeholder in module.named_parameters(prefix=path, recurse=False):
-            weight = weights[name].detach().to(dtype)
-            parameter = nn.Parameter(weight, requires_grad=placeholder.requires_grad)
-            setattr(module, name.rpartition(".")[2], parameter)
+    for module in list(model.modules()):
+        for name, placeholder in list(module.named_parameters(recurse=False)):
+            empty = torch.empty(placeholder.shape, dtype=dtype)
+            module.register_parameter(name, nn.Parameter(empty, requires_grad=placeholder.requires_grad))
     return model.eval()
 
 
@@ -732,6 +775,8 @@ def _check_shapes(weights: StateDict, model: aether) -> None:
             raise _fault(key, "is missing" + (f", and {unknown} is unknown" if unknown else ""))
         if tuple(weights[key].shape) != shape:
             raise _fault(key, f"has shape {tuple(weights[key].shape)}, where the other tensors ask for {shape}")
+        if weights[key].is_meta or weights[key].layout != torch.strided:
+            raise _fault(key, "holds no values" if weights[key].is_meta else "is sparse")
         if not weights[key].is_floating_point():
             raise _fault(key, f"holds {weights[key].dtype}, which is no floating-point type")
     if unknown:
@@ -745,6 +790,9 @@ def fuse_state_dict(weights: StateDict) -> StateDict:
     Args:
         weights: a clean and complete unfused state dict, as ``clean_state_dict`` returns it and ``build_aether``
             accepts it. Dtypes are kept; see ``merge_kernels``.
+
+    Raises:
+        ValueError: a sum of finite weights is beyond their dtype; names the key.
     """
     fused: StateDict = {}
     for key, tensor in weights.items():
@@ -753,9 +801,15 @@ def fuse_state_dict(weights: StateDict) -> StateDict:
             fused[key] = tensor
         elif f"{block}.conv.fused_conv.weight" not in fused:
             parts = ("lk_conv.weight", "lk_bias", "sk_conv.weight", "sk_bias")
-            weight, bias = merge_kernels(*(weights[f"{block}.conv.{part}"] for part in parts))
-            fused[f"{block}.conv.fused_conv.weight"] = weight
-            fused[f"{block}.conv.fused_conv.bias"] = bias
+            summands = [weights[f"{block}.conv.{part}"] for part in parts]
+            merged = dict(zip(("weight", "bias"), merge_kernels(*summands)))
+            for name, total in merged.items():
+                if total.isinf().any() and not any(summand.isinf().any() for summand in summands):
+                    raise ValueError(
+                        f"{block}.conv.fused_conv.{name} would overflow in {str(total.dtype)[6:]}; convert the file "
+                        "to a wider type first"
+                    )
+                fused[f"{block}.conv.fused_conv.{name}"] = total
     return fused
 
 
@@ -776,12 +830,13 @@ def fold_img_range(weights: StateDict, img_range: float) -> StateDict:
     folded = dict(weights)
     for key, factor in factors.items():
         before = weights[key]
+        wider = "float64" if before.dtype == torch.float32 else "float32"
         after = (before.double() * factor).to(before.dtype)
         for lost, what in (((after == 0) & (before != 0), "vanish"), (after.isinf() & ~before.isinf(), "overflow")):
             if lost.any():
                 raise ValueError(
                     f"img_range {img_range:g} cannot be folded into {key}: {int(lost.sum())} of its weights would "
-                    f"{what} in {str(before.dtype)[6:]}; convert the file to float32 first"
+                    f"{what} in {str(before.dtype)[6:]}; convert the file to {wider} first"
                 )
         folded[key] = after
     return folded

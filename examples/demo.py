@@ -36,7 +36,7 @@ COMMAND = Path(sysconfig.get_path("scripts"), "aether-install")
 CROPS = {"astronaut": (168, 68, 112), "chelsea": (108, 72, 112)}
 """Left, top and side, in pixels of the original, of the part of each photo that is shown enlarged."""
 
-RUNS = 5
+RUNS = 9
 
 console = Console(highlight=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import shlex
 import shutil
 import stat
@@ -86,6 +87,7 @@ def test_what_does_not_load_is_put_back_and_explained(environment: Environment) 
     assert result.returncode == 1
     assert "put back" in result.stderr.splitlines()[0]
     assert "torch" in "".join(result.stderr.splitlines()[1:]), "the child's own words"
+    assert aether_json("spandrel", "--python", environment.python)["state"] == "absent"
     assert snapshot(environment.root) == broken
     assert "installed" in aether_install("spandrel", "--python", environment.python, "--no-verify").stdout
     aether_install("uninstall", "--python", environment.python)
@@ -134,6 +136,20 @@ def test_no_module_in_the_current_folder_is_run(environment: Environment, tmp_pa
 def test_an_interpreter_given_by_a_relative_path_is_found(environment: Environment) -> None:
     result = aether_json("status", "--python", "venv/bin/python", cwd=environment.root.parent)
     assert result["spandrel"]["version"] == "0.3.4"
+
+
+def test_a_slow_interpreter_is_seen_to_be_asked(environment: Environment, tmp_path: Path) -> None:
+    slow = tmp_path / "python"
+    slow.write_text(f'#!/bin/sh\nsleep 1\nexec {environment.python} "$@"\n')
+    slow.chmod(0o755)
+    ours, theirs = pty.openpty()
+    shell = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm"}
+    subprocess.run(
+        [script("aether-install"), "status", "--python", slow], stdout=subprocess.PIPE, stderr=theirs, env=shell
+    )
+    os.close(theirs)
+    assert b"asking" in os.read(ours, 4096)
+    os.close(ours)
 
 
 def test_pythonpath_counts_as_it_would_for_the_interpreter(environment: Environment, tmp_path: Path) -> None:

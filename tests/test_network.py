@@ -64,11 +64,36 @@ def test_agrees_with_the_plain_implementation(config: dict[str, object], size: t
         model.fuse_model()
 
 
+@pytest.mark.parametrize("embed_dim", [48, 34, 20, 16], ids="{} channels".format)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_groups_and_slices_of_large_images_join_without_a_seam(embed_dim: int, dtype: torch.dtype) -> None:
+    """So large that it is worked on in slices, and 48, 20 and 16 channels in groups of 16, 10 and 16."""
+    config = {"embed_dim": embed_dim, "depths": (1, 1), "upscale": 1, "lk_kernel": 7, "num_feat": 8}
+    weights = weights_of(**config)
+    x = torch.rand(2, 3, 81, 99)
+    expected = plain_output(x, weights, **config)
+    model = core().build_aether(weights, dtype=dtype)
+    tolerance = 1e-5 if dtype == torch.float32 else 0.1
+    with torch.inference_mode():
+        for _ in range(2):
+            torch.testing.assert_close(model(x.to(dtype)).float(), expected, rtol=0, atol=tolerance)
+            model.fuse_model()
+
+
 def test_strips_of_a_large_image_join_without_a_seam() -> None:
     config = {"embed_dim": 4, "depths": (1,), "upscale": 4, "num_feat": 8}
     weights = weights_of(**config)
     x = torch.rand(1, 3, 200, 90)
     with torch.inference_mode():
+        y = core().build_aether(weights)(x)
+    torch.testing.assert_close(y, plain_output(x, weights, **config), rtol=0, atol=1e-5)
+
+
+def test_computes_the_same_without_onednn() -> None:
+    config = {"embed_dim": 32, "depths": (2,), "upscale": 2}
+    weights = weights_of(**config)
+    x = torch.rand(1, 3, 90, 95)
+    with torch.inference_mode(), torch.backends.mkldnn.flags(enabled=False):
         y = core().build_aether(weights)(x)
     torch.testing.assert_close(y, plain_output(x, weights, **config), rtol=0, atol=1e-5)
 

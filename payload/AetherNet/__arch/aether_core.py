@@ -148,12 +148,27 @@ class ReparamLargeKernelConv(nn.Module):
         small = F.conv2d(x, self.sk_conv.weight, self.sk_bias, padding=self.sk_kernel // 2, groups=self.channels)
         return large.add_(small)
 
+    def forward_groups(self, x: Tensor) -> List[Tensor]:
+        """``forward`` for inference, of channels in groups as ``_in_groups`` lays them out: (B, H, W, C/G) for each."""
+        weight, bias = self.merged()
+        width = x.shape[-1]
+        return [
+            F.conv2d(group.permute(0, 3, 1, 2), w, b, padding=self.lk_kernel // 2, groups=width).permute(0, 2, 3, 1)
+            for group, w, b in zip(x, weight.split(width), bias.split(width))
+        ]
+
+    def merged(self) -> Tuple[Tensor, Tensor]:
+        """Returns the weight (C, 1, K, K) and bias (C) of the one convolution that this layer amounts to."""
+        if self.fused:
+            return self.fused_conv.weight, self.fused_conv.bias
+        return merge_kernels(self.lk_conv.weight, self.lk_bias, self.sk_conv.weight, self.sk_bias)
+
     @torch.no_grad()
     def fuse(self) -> None:
         """Merges the two kernels in place. The output stays the same; what is already fused is left alone."""
         if self.fused:
             return
-        weight, bias = merge_kernels(self.lk_conv.weight, self.lk_bias, self.sk_conv.weight, self.sk_bias)
+        weight, bias = self.merged()
         trainable = self.lk_conv.weight.requires_grad
         del self.lk_conv, self.sk_conv, self.lk_bias, self.sk_bias
         with torch.device("meta"):
@@ -184,6 +199,10 @@ class GatedFFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.drop(F.gelu(self.fc1_gate(x)) * self.fc1_main(x)))
+
+    def forward_(self, x: Tensor) -> Tensor:
+        """``forward`` for inference, with one tensor of hidden units fewer."""
+        return self.fc2(F.gelu(self.fc1_gate(x)).mul_(self.fc1_main(x)))
 
 
 class AetherBlock(nn.Module):
@@ -218,31 +237,51 @@ class AetherBlock(nn.Module):
         y = self.ffn(self.norm(self.conv(x).permute(0, 2, 3, 1)))
         return x + self.drop_path(y.permute(0, 3, 1, 2))
 
-    def forward_(self, x: Tensor) -> Tensor:
+    def forward_(self, x: Tensor) -> None:
         """
-        ``forward`` for inference, in place: ``x``, which must be channels-last, is overwritten and returned.
+        ``forward`` for inference, in place, of channels in groups as ``_in_groups`` lays them out.
 
         Pixels are independent after the convolution, so norm and feed-forward layer run over slices of them that
         stay in the processor's cache, where whole tensors of hidden units would go to memory and back four times.
         """
-        y = self.conv(x)
-        hidden = self.ffn.fc2.in_features
-        for x_pixels, y_pixels in zip(_pixel_slices(x, hidden), _pixel_slices(y, hidden)):
-            x_pixels.add_(self.ffn(self.norm(y_pixels)))
-        return x
+        groups, width = x.shape[0], x.shape[-1]
+        y = [group.reshape(-1, width) for group in self.conv.forward_groups(x)]
+        x = x.view(groups, -1, width)
+        count = _pixels_in_cache(x, self.ffn.fc2.in_features)
+        for x_slice, *y_slices in zip(x.split(count, 1), *(group.split(count) for group in y)):
+            out = self.ffn.forward_(self.norm(torch.cat(y_slices, 1)))
+            # Made contiguous first, since adding short rows is slow in bfloat16 and copying them is not.
+            x_slice.add_(out.view(-1, groups, width).transpose(0, 1).contiguous())
 
 
-def _pixel_slices(x: Tensor, hidden: int) -> Sequence[Tensor]:
+def _in_groups(x: Tensor) -> Tensor:
     """
-    Views of a channels-last (B, C, H, W) tensor as slices (n, C).
+    Copies (B, C, H, W) to (G, B, H, W, C/G): G contiguous channels-last tensors, each of up to 16 channels.
 
-    A slice with ``hidden`` values for each pixel takes half a megabyte for each thread, which caches hold, and less
-    than ``x`` does, since memory for smaller tensors than before is recycled and not mapped anew; but no slice is so
-    small that matrix products stop paying.
+    So many fill one vector register, and oneDNN's large depthwise convolutions of them were measured to be two (11x11)
+    to four times (13x13) as fast as those of more channels. Small images stay in one group: calls would cost more
+    than they gain.
     """
-    pixels = x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).view(-1, x.shape[1])
+    batch, channels, height, width = x.shape
+    size = channels
+    if batch * height * width >= 2**13:
+        size = next((size for size in range(16, 7, -1) if channels % size == 0), channels)
+    grouped = x.permute(0, 2, 3, 1).unflatten(3, (channels // size, size)).permute(3, 0, 1, 2, 4)
+    return grouped.clone(memory_format=torch.contiguous_format)
+
+
+def _pixels_in_cache(x: Tensor, hidden: int) -> int:
+    """
+    How many pixels of a tensor (G, pixels, C/G) to work on at a time.
+
+    Their hidden units take half a megabyte for each thread, which caches hold, and less than ``x`` does, since memory
+    for smaller tensors than before is recycled and not mapped anew; but there are never so few that matrix products
+    stop paying.
+    """
+    pixels = x.shape[1]
     cached = torch.get_num_threads() * 2**19 // (hidden * x.element_size())
-    return pixels.split(max(512, min(cached, len(pixels) // 4)))
+    slices = max(1, pixels // max(512, min(cached, pixels // 4)))
+    return -(-pixels // slices)
 
 
 class Upsample(nn.Sequential):
@@ -389,7 +428,10 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
             # Processors compute half precision in software, many times slower than single.
             single = {name: parameter.float() for name, parameter in self.named_parameters()}
             return torch.func.functional_call(self, single, (x.float(),)).half()
-        return self._restore(self._reconstruct_in_strips(self._body_(self._centre(x))))
+        # Only oneDNN is fast at channels-last convolutions; others, as in PyTorch for Macs, are many times slower.
+        onednn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+        body = self._body_ if onednn else self._body
+        return self._restore(self._reconstruct_in_strips(body(self._centre(x))))
 
     def _centre(self, x: Tensor) -> Tensor:
         return (x - self.mean) * self.img_range
@@ -409,13 +451,12 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
     def _body_(self, x: Tensor) -> Tensor:
         """``_body`` for inference: channels-last, and in place wherever a tensor is not needed any more."""
         shallow = self.conv_first(x.contiguous(memory_format=torch.channels_last))
-        shallow = shallow.contiguous(memory_format=torch.channels_last)
-        deep = shallow.clone(memory_format=torch.channels_last)
+        deep = _in_groups(shallow)
         for block in self._blocks():
             block.forward_(deep)
-        for pixels in _pixel_slices(deep, deep.shape[1]):
-            pixels.copy_(self.norm(pixels))
-        return self.conv_after_body(deep).add_(shallow)
+        deep = deep.permute(1, 2, 3, 0, 4).flatten(3)
+        deep = self.norm(deep)
+        return self.conv_after_body(deep.permute(0, 3, 1, 2)).add_(shallow)
 
     def _reconstruct(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, out_chans, upscale*H, upscale*W)."""

@@ -16,7 +16,6 @@ from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from .errors import AetherInstallError
 
@@ -25,6 +24,9 @@ SAFETENSORS_SUFFIX = ".safetensors"
 
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How files begin that torch wrote before 1.6, as do those it writes today on request."""
+
+_SAFETENSORS_DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+"""Their names, in the order in which a file holds them."""
 
 
 @dataclass(frozen=True)
@@ -169,14 +171,40 @@ def write_weights(weights: Mapping[str, torch.Tensor], path: Path, suffix: str, 
     alone = _alone(weights)
     with open(path, "wb") as file:
         if suffix == SAFETENSORS_SUFFIX:
-            # save_file would write under a name of its own first, which a killed process leaves behind.
-            file.write(save(alone, dict(metadata) or None))
+            _write_safetensors(alone, file, metadata)
             return
         try:
             torch.save(alone, file)
         except RuntimeError as error:
             # torch's way to say that the file did not take all that was written to it.
             raise OSError(errno.EIO, "the disk did not take all of it") from error
+
+
+def _write_safetensors(weights: Mapping[str, torch.Tensor], file: IO[bytes], metadata: Mapping[str, str]) -> None:
+    """
+    Writes what ``safetensors.torch.save`` returns.
+
+    The library writes either to memory, which takes the size of the file once more, or to a file under a name of its
+    own, which a killed process leaves behind.
+
+    Source: https://github.com/huggingface/safetensors#format
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    order = list(_SAFETENSORS_DTYPES)
+    ordered = sorted(weights.items(), key=lambda item: (order.index(item[1].dtype), item[0]))
+    end = 0
+    for key, tensor in ordered:
+        start, end = end, end + tensor.nbytes
+        header[key] = {
+            "dtype": _SAFETENSORS_DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    encoded = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    file.write(len(encoded).to_bytes(8, "little") + encoded)
+    for _, tensor in ordered:
+        file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _alone(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -20,7 +20,7 @@ import torch
 from environments import snapshot
 from faults import at_every_step, failing_with, kill
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from test_detection import later_generation
 from test_loading import CONTAINERS
 from weights import GOLDEN_NAMES, StateDict, golden, plain_output, weights_of
@@ -452,6 +452,17 @@ def test_tensors_that_share_memory_are_written_apart(tmp_path: Path) -> None:
     for suffix in (".pth", ".safetensors"):
         output = fuse(tmp_path / "model.pth", tmp_path / f"fused{suffix}").output
         assert torch.equal(read(output)["layers.1.1.norm.weight"], weights["layers.1.0.norm.weight"])
+
+
+@pytest.mark.parametrize(
+    "metadata", [{}, {"metadata": '{"név": "å\\n\\u0007"}\t\U0001f600'}], ids=["bare", "with metadata"]
+)
+def test_safetensors_are_those_of_the_library_to_the_byte(tmp_path: Path, metadata: dict[str, str]) -> None:
+    dtypes = [torch.float16, torch.float64, torch.bfloat16, torch.float32]
+    weights = {key: tensor.to(dtypes[i % 4]) for i, (key, tensor) in enumerate(weights_of(**SMALL).items())}
+    weights |= {"scalar": torch.tensor(2.0), "empty": torch.zeros(3, 0), 'ké"y': torch.zeros(1).bfloat16()}
+    checkpoint.write_weights(weights, tmp_path / "model.safetensors", ".safetensors", metadata)
+    assert (tmp_path / "model.safetensors").read_bytes() == save(weights, metadata or None)
 
 
 def test_half_precision_sums_that_overflow_are_refused(tmp_path: Path) -> None:

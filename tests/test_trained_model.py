@@ -77,8 +77,8 @@ def test_no_value_inside_comes_near_the_limit_of_float16(original: torch.Tensor)
 
 @pytest.mark.parametrize(("dtype", "largest"), [(torch.float16, 0.5 / 255), (torch.bfloat16, 4 / 255)])
 def test_every_layer_may_work_in_half_precision(original: torch.Tensor, dtype: torch.dtype, largest: float) -> None:
-    """As on a GPU."""
-    small = shrink(original, 2)
+    """As on a GPU. A part of the photo will do, for processors compute half precision slowly."""
+    small = shrink(original, 2)[..., 40:168, 40:168]
     expected, got = (in_every_layer(load(MODEL).model.to(d), small.to(d)).float() for d in (torch.float32, dtype))
     assert (got - expected).abs().max() < largest
 
@@ -88,9 +88,10 @@ def in_every_layer(network: torch.nn.Module, images: torch.Tensor) -> torch.Tens
     return network.requires_grad_()(images).detach()
 
 
+@pytest.mark.parametrize("original", ["chelsea"], indirect=True)
 def test_tile_by_tile_it_makes_the_same_picture(unfused: Model, original: torch.Tensor, tmp_path: Path) -> None:
     """The photo at its full size is larger than one tile only when repeated."""
-    large = torch.cat([torch.cat([original, original.flip(-1)], dim=-1)] * 2, dim=-2)[..., :700, :800]
+    large = torch.cat([torch.cat([original, original.flip(-1)], dim=-1)] * 2, dim=-2)[..., :560, :600]
     to_image(large[0]).save(tmp_path / "large.png")
     path = os.pathsep.join(folder for folder in sys.path if folder)
     run(

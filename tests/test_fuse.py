@@ -326,6 +326,15 @@ def test_a_file_that_does_not_verify_is_not_kept(tmp_path: Path, model: Path, mo
     assert snapshot(tmp_path) == before
 
 
+def test_kernels_that_are_merged_wrongly_do_not_verify(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core(), "merge_kernels", lambda lk_weight, lk_bias, *_: (lk_weight, lk_bias))
+    with pytest.raises(AetherInstallError, match="differs from"):
+        fuse(model, tmp_path / "out.pth")
+    assert not (tmp_path / "out.pth").exists()
+
+
 def test_a_model_without_finite_output_is_told_apart(tmp_path: Path) -> None:
     weights = weights_of(**SMALL)
     weights["conv_first.bias"][0] = float("nan")

@@ -43,12 +43,13 @@ def test_it_restores_unseen_photos_far_better_than_bicubic(unfused: Model, origi
     assert gain > 0.5
 
 
-def test_fused_it_makes_the_same_picture(unfused: Model, original: torch.Tensor, tmp_path: Path) -> None:
+def test_fused_it_makes_the_same_picture(original: torch.Tensor, tmp_path: Path) -> None:
     aether_install("fuse", "--model_path", MODEL, "--output_path", tmp_path / "fused.safetensors")
     fused = load(tmp_path / "fused.safetensors")
     assert fused.architecture.id == "AetherNet-Fused"
     small = shrink(original, 2)
-    assert (fused(small) - unfused(small)).abs().max() < 1e-5
+    apart = in_every_layer(load(MODEL).model, small).clamp(0, 1)  # two kernels, which inference merges by itself
+    assert (fused(small) - apart).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize(("dtype", "largest"), [(torch.float16, 0.5 / 255), (torch.bfloat16, 4 / 255)])

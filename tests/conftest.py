@@ -16,12 +16,18 @@ import pytest
 # would make every one of them many times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import torch
 from environments import copy_spandrel, quietly, taught_spandrel
 
 from aether_install.install import uninstall
 from aether_install.locate import Spandrel
 
 sys.path.insert(0, str(taught_spandrel()))
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers_in_every_run() -> None:
+    torch.manual_seed(0)
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def test_groups_and_slices_of_large_images_join_without_a_seam(embed_dim: int, d
 
 
 def test_strips_of_a_large_image_join_without_a_seam() -> None:
-    config = {"embed_dim": 4, "depths": (1,), "upscale": 4, "num_feat": 8}
+    config = {"embed_dim": 16, "depths": (1,), "upscale": 4, "num_feat": 8}
     weights = weights_of(**config)
     x = torch.rand(1, 3, 200, 90)
     with torch.inference_mode():

@@ -7,8 +7,8 @@ Runs of the two sides alternate and medians count; a limit counts as met with a 
 
 from __future__ import annotations
 
+import json
 import multiprocessing
-import os
 import shutil
 import statistics
 import subprocess
@@ -54,6 +54,14 @@ with torch.inference_mode():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     model(x)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+LAUNCH = """
+import json, resource, subprocess, sys, time
+start = time.perf_counter()
+output = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, text=True, check=True).stdout
+seconds = time.perf_counter() - start
+print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3, output]))
 """
 
 
@@ -103,13 +111,16 @@ def seconds(work: Callable[[], object]) -> Callable[[], float]:
     return timed
 
 
-def process(command: list[str]) -> tuple[float, float]:
-    """Wall-clock seconds and peak megabytes of a process."""
-    start = time.perf_counter()
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    _, status, usage = os.wait4(child.pid, 0)
-    assert status == 0, (command, child.stderr and child.stderr.read().decode())
-    return time.perf_counter() - start, usage.ru_maxrss / 1e3
+def process(command: list[str]) -> tuple[float, float, str]:
+    """
+    Wall-clock seconds, peak megabytes and output of a process.
+
+    A small process starts it, since Linux has the peak of a new one begin at that of the one it was started by.
+    """
+    launched = subprocess.run([sys.executable, "-c", LAUNCH, *command], capture_output=True, text=True, check=False)
+    assert launched.returncode == 0, (command, launched.stderr)
+    taken, peak, output = json.loads(launched.stdout)
+    return taken, peak, output
 
 
 def command_rows(folder: Path) -> Iterator[Row]:
@@ -119,7 +130,7 @@ def command_rows(folder: Path) -> Iterator[Row]:
     target = ["--target", str(site_packages)]
 
     def install() -> float:
-        taken, _ = process([ours, "spandrel", *target])
+        taken, *_ = process([ours, "spandrel", *target])
         process([ours, "uninstall", *target])
         return taken
 
@@ -152,7 +163,7 @@ def fuse_rows(folder: Path) -> Iterator[Row]:
             command: list[str], ours: bool, target: Path = target, peaks: dict[bool, list[float]] = peaks
         ) -> float:
             target.unlink(missing_ok=True)
-            taken, peak = process(command)
+            taken, peak, _ = process(command)
             peaks[ours].append(peak)
             return taken
 
@@ -221,8 +232,8 @@ def forward_rows(device: str) -> Iterator[Row]:
 def memory_rows() -> Iterator[Row]:
     peaks = {}
     for which in ("ours", "plain"):
-        command = [sys.executable, "-c", PEAK, which, str(Path(__file__).parent)]
-        peaks[which] = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 1e3
+        _, _, peak = process([sys.executable, "-c", PEAK, which, str(Path(__file__).parent)])
+        peaks[which] = int(peak) / 1e3
     yield Row("peak memory of forward, small 4x fused, float32, 384x384", peaks["ours"], peaks["plain"], "MB", 1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -147,6 +148,14 @@ def test_refuses_arguments_out_of_range(name: str, value: object) -> None:
         core().aether(**{"embed_dim": 8, "depths": (1,), name: value})
 
 
+def test_fused_in_inference_it_still_trains() -> None:
+    model = core().build_aether(weights_of(embed_dim=8, depths=(1,), upscale=2))
+    with torch.inference_mode():
+        model.fuse_model()
+    model(torch.rand(1, 3, 8, 8)).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
 def test_trains_every_parameter() -> None:
     torch.manual_seed(0)
     model = core().aether(embed_dim=8, depths=(2, 1), upscale=2, drop_rate=0.1, drop_path_rate=0.3)
@@ -180,14 +189,25 @@ def test_traces_for_images_of_any_size(fused: bool) -> None:
 
 
 @pytest.mark.parametrize("fused", [False, True], ids=["unfused", "fused"])
-def test_exports_for_images_of_any_size(fused: bool) -> None:
+@pytest.mark.parametrize("gradients", [False, True], ids=["inference", "with gradients"])
+def test_exports_for_images_of_any_size(fused: bool, gradients: bool) -> None:
     model = core().build_aether(weights_of(**SMALL))
     model = model.fuse_model() if fused else model
     height, width = torch.export.Dim("height", min=2, max=4096), torch.export.Dim("width", min=2, max=4096)
-    exported = torch.export.export(model, (torch.rand(1, 3, 8, 9),), dynamic_shapes=({2: height, 3: width},))
+    with torch.set_grad_enabled(gradients):
+        exported = torch.export.export(model, (torch.rand(1, 3, 8, 9),), dynamic_shapes=({2: height, 3: width},))
     x = torch.rand(1, 3, 150, 70)
     with torch.no_grad():
         torch.testing.assert_close(exported.module()(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_vmap_and_fx_take_it() -> None:
+    model = core().build_aether(weights_of(**SMALL))
+    x = torch.rand(3, 1, 3, 11, 14)
+    expected = torch.stack([model(image) for image in x])
+    torch.testing.assert_close(torch.vmap(model)(x), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.fx.symbolic_trace(model)(x[0]), expected[0], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("fused", [False, True], ids=["unfused", "fused"])
@@ -220,6 +240,45 @@ def test_keeps_the_dtype_it_is_given(dtype: torch.dtype) -> None:
         y = model(x.to(dtype))
     assert y.dtype == dtype
     torch.testing.assert_close(y.float(), plain_output(x, weights, **SMALL), rtol=0, atol=0.08)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_threads_may_share_a_model(dtype: torch.dtype) -> None:
+    model = core().build_aether(weights_of(**SMALL), dtype=dtype)
+    x = torch.rand(1, 3, 20, 20, dtype=dtype)
+
+    def run(_: int) -> torch.Tensor:
+        with torch.inference_mode():
+            return model(x)
+
+    expected = run(0)
+    with ThreadPoolExecutor(4) as threads:
+        for y in threads.map(run, range(60)):
+            assert torch.equal(y, expected)
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("name", ["", "layers.0.0", "layers.1.0.conv", "layers.0.0.ffn.drop", "norm", "upsample.0"])
+def test_hooks_are_called_once(dtype: torch.dtype, name: str) -> None:
+    model = core().build_aether(weights_of(**SMALL), dtype=dtype)
+    model.get_submodule(name).register_forward_hook(lambda _, __, output: output.zero_())
+    calls = []
+    model.get_submodule(name).register_forward_pre_hook(lambda *_: calls.append(1))
+    x = torch.rand(1, 3, 9, 9, dtype=dtype)
+    with torch.no_grad():
+        y = model(x)
+    assert calls == [1]
+    calls.clear()
+    torch.testing.assert_close(y, model.requires_grad_(False)(x), rtol=0, atol=1e-5 if dtype == torch.float32 else 0.02)
+
+
+@pytest.mark.parametrize("given", [torch.float16, torch.float64], ids=str)
+def test_an_image_of_another_dtype_is_refused_as_by_any_network(given: torch.dtype) -> None:
+    model = core().build_aether(weights_of(**SMALL))
+    for inference in (False, True):
+        with torch.inference_mode(inference), pytest.raises(RuntimeError, match="type"):
+            model(torch.rand(1, 3, 8, 8, dtype=given))
 
 
 def test_pickles_and_copies() -> None:

@@ -11,6 +11,7 @@ parameters they were trained with, and what is wrong with them if they are damag
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections import Counter
@@ -163,6 +164,7 @@ class ReparamLargeKernelConv(nn.Module):
             return self.fused_conv.weight, self.fused_conv.bias
         return merge_kernels(self.lk_conv.weight, self.lk_bias, self.sk_conv.weight, self.sk_bias)
 
+    @torch.inference_mode(False)  # whose tensors could not be trained later
     @torch.no_grad()
     def fuse(self) -> None:
         """Merges the two kernels in place. The output stays the same; what is already fused is left alone."""
@@ -256,11 +258,10 @@ class AetherBlock(nn.Module):
 
 def _in_groups(x: Tensor) -> Tensor:
     """
-    Copies (B, C, H, W) to (G, B, H, W, C/G): G contiguous channels-last tensors, each of up to 16 channels.
+    Copies (B, C, H, W) to (G, B, H, W, C/G): G contiguous channels-last tensors, of up to 16 channels where C divides.
 
-    So many fill one vector register, and oneDNN's large depthwise convolutions of them were measured to be two (11x11)
-    to four times (13x13) as fast as those of more channels. Small images stay in one group: calls would cost more
-    than they gain.
+    oneDNN's depthwise convolutions of so few were measured to be two (128 channels, 11x11) to four times (180 channels,
+    13x13) as fast as those of more than 64. Small images stay in one group: calls would cost more than they gain.
     """
     batch, channels, height, width = x.shape
     size = channels
@@ -422,12 +423,26 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        if not _is_plain_cpu_inference(self, x):
+        if not self._is_plain_cpu_inference(x):
             return self._restore(self._reconstruct(self._body(self._centre(x))))
-        if x.dtype == torch.float16:
-            # Processors compute half precision in software, many times slower than single.
-            single = {name: parameter.float() for name, parameter in self.named_parameters()}
-            return torch.func.functional_call(self, single, (x.float(),)).half()
+        if x.dtype == self.conv_first.weight.dtype == torch.float16:
+            # Processors compute half precision in software, many times slower than single. It is done by a copy, since
+            # other threads may be using this model.
+            single = {id(weight): nn.Parameter(weight.float(), requires_grad=False) for weight in self.parameters()}
+            return copy.deepcopy(self, single)._infer(x.float()).half()
+        return self._infer(x)
+
+    def _is_plain_cpu_inference(self, x: Tensor) -> bool:
+        """Whether the in-place path may run: nothing records or looks on, and slicing for caches makes sense."""
+        if torch.is_grad_enabled() or self.training or type(x) is not Tensor or x.device.type != "cpu":
+            return False
+        if torch.jit.is_tracing() or (hasattr(torch, "compiler") and torch.compiler.is_compiling()):
+            return False
+        # Blocks and convolutions are not called as modules there, so their hooks would be passed over.
+        return not any(module._forward_hooks or module._forward_pre_hooks for module in self.layers.modules())
+
+    def _infer(self, x: Tensor) -> Tensor:
+        """``forward`` for inference on a CPU."""
         # Only oneDNN is fast at channels-last convolutions; others, as in PyTorch for Macs, are many times slower.
         onednn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
         body = self._body_ if onednn else self._body
@@ -450,12 +465,12 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
 
     def _body_(self, x: Tensor) -> Tensor:
         """``_body`` for inference: channels-last, and in place wherever a tensor is not needed any more."""
-        shallow = self.conv_first(x.contiguous(memory_format=torch.channels_last))
+        # To channels-last, in words that vmap knows too.
+        shallow = self.conv_first(x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2))
         deep = _in_groups(shallow)
         for block in self._blocks():
             block.forward_(deep)
-        deep = deep.permute(1, 2, 3, 0, 4).flatten(3)
-        deep = self.norm(deep)
+        deep = self.norm(deep.permute(1, 2, 3, 0, 4).flatten(3))
         return self.conv_after_body(deep.permute(0, 3, 1, 2)).add_(shallow)
 
     def _reconstruct(self, x: Tensor) -> Tensor:
@@ -483,13 +498,6 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
             strip = strip[:, :, above * scale : (above + bottom - top) * scale]
             out[:, :, top * scale : bottom * scale] = strip
         return out
-
-
-def _is_plain_cpu_inference(model: nn.Module, x: Tensor) -> bool:
-    """Whether the in-place path may run: nothing records, traces or compiles, and slicing for caches makes sense."""
-    recording = torch.is_grad_enabled() or model.training or torch.jit.is_tracing()
-    compiling = hasattr(torch, "compiler") and torch.compiler.is_compiling()
-    return not recording and not compiling and x.device.type == "cpu"
 
 
 VARIANTS: Dict[str, Dict[str, Any]] = {

@@ -225,8 +225,8 @@ def forward_rows(device: str) -> Iterator[Row]:
     # network waits for more.
     spawn = multiprocessing.get_context("spawn")
     for case in cases:
-        with ProcessPoolExecutor(1, mp_context=spawn) as process:
-            yield process.submit(forward_row, device, *case).result()
+        with ProcessPoolExecutor(1, mp_context=spawn) as executor:
+            yield executor.submit(forward_row, device, *case).result()
 
 
 def memory_rows() -> Iterator[Row]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
+import queue
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -263,13 +265,12 @@ def test_threads_may_share_a_model(dtype: torch.dtype) -> None:
 def test_hooks_are_called_once(dtype: torch.dtype, name: str) -> None:
     model = core().build_aether(weights_of(**SMALL), dtype=dtype)
     model.get_submodule(name).register_forward_hook(lambda _, __, output: output.zero_())
-    calls = []
-    model.get_submodule(name).register_forward_pre_hook(lambda *_: calls.append(1))
+    calls: queue.SimpleQueue[object] = queue.SimpleQueue()  # which cannot be copied
+    model.get_submodule(name).register_forward_pre_hook(functools.partial(lambda queue, *_: queue.put(1), calls))
     x = torch.rand(1, 3, 9, 9, dtype=dtype)
     with torch.no_grad():
         y = model(x)
-    assert calls == [1]
-    calls.clear()
+    assert calls.qsize() == 1
     torch.testing.assert_close(y, model.requires_grad_(False)(x), rtol=0, atol=1e-5 if dtype == torch.float32 else 0.02)
 
 

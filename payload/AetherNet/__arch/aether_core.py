@@ -426,10 +426,8 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
         if not self._is_plain_cpu_inference(x):
             return self._restore(self._reconstruct(self._body(self._centre(x))))
         if x.dtype == self.conv_first.weight.dtype == torch.float16:
-            # Processors compute half precision in software, many times slower than single. It is done by a copy, since
-            # other threads may be using this model.
-            single = {id(weight): nn.Parameter(weight.float(), requires_grad=False) for weight in self.parameters()}
-            return copy.deepcopy(self, single)._infer(x.float()).half()
+            # Processors compute half precision in software, many times slower than single.
+            return _in_single_precision(self)._infer(x.float()).half()
         return self._infer(x)
 
     def _is_plain_cpu_inference(self, x: Tensor) -> bool:
@@ -498,6 +496,18 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
             strip = strip[:, :, above * scale : (above + bottom - top) * scale]
             out[:, :, top * scale : bottom * scale] = strip
         return out
+
+
+def _in_single_precision(module: Any) -> Any:
+    """
+    A module that has float32 copies of the parameters, and shares everything else with the given one.
+
+    That one stays as it is, for other threads may be using it.
+    """
+    twin = copy.copy(module)
+    twin._parameters = {name: None if own is None else own.float() for name, own in module._parameters.items()}
+    twin._modules = {name: _in_single_precision(child) for name, child in module._modules.items()}
+    return twin
 
 
 VARIANTS: Dict[str, Dict[str, Any]] = {

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from quality import enlarge, psnr_y, read_photo, shrink, trimmed
 
-from aether_install.network import core
+from aether_install.models.network import core
 
 
 def random_patches(photos: list[torch.Tensor], size: int, batch: int, random: np.random.Generator) -> torch.Tensor:

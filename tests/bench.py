@@ -31,7 +31,7 @@ from rich.table import Table
 from safetensors.torch import save_file
 from weights import weights_of
 
-from aether_install.network import core
+from aether_install.models.network import core
 
 BARE = [sys.executable, "-c", "import click, rich.console"]
 

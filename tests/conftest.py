@@ -19,8 +19,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from environments import copy_spandrel, quietly, taught_spandrel
 
-from aether_install.install import uninstall
-from aether_install.locate import Spandrel
+from aether_install.tree.commands import uninstall
+from aether_install.tree.layout import Spandrel
 
 sys.path.insert(0, str(taught_spandrel()))
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from aether_install.install import install, uninstall
-from aether_install.locate import Spandrel
+from aether_install.tree.commands import install, uninstall
+from aether_install.tree.layout import Spandrel
 
 REPOSITORY = Path(__file__).parents[1]
 CACHE = REPOSITORY / ".cache"

@@ -1,0 +1,76 @@
+"""The commands about model files: fuse, inspect."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..ui.console import Console
+from . import options
+from .boundary import Boundary
+
+
+@click.command(short_help="Merge the two kernels of each block: same picture, faster.")
+@click.option(
+    "--model_path",
+    "models",
+    metavar="FILE",
+    required=True,
+    multiple=True,
+    type=options.Place(),
+    help="The model; given several times or for a folder of models, they are all fused.",
+)
+@click.option(
+    "--output_path",
+    "output",
+    metavar="FILE",
+    required=True,
+    type=options.Place(str),
+    help="Where to write the fused model, .pth or .safetensors; for several models, a folder.",
+)
+@click.option(
+    "--model_type",
+    type=click.Choice(["aether_small", "aether_medium", "aether_large"]),
+    help="What you believe the model to be; an error if it is not. It is read from the weights.",
+)
+@click.option("--upscale", type=int, metavar="N", help="The scale you believe the model to have, likewise.")
+@click.option("--img_range", type=float, metavar="R", help="The img_range of training, if the file does not note it.")
+@click.option("--device", metavar="NAME", help="Where to compare the models: cpu, cuda, ... By default a GPU if any.")
+@click.option("--force", is_flag=True, help="Replace an output that is there.")
+@click.option("--no-verify", is_flag=True, help="Do not compare the fused model with the unfused one.")
+@options.as_json
+def fuse(models: tuple[Path, ...], output: str, no_verify: bool, as_json: bool, **settings: Any) -> None:
+    """Merge the large and small kernels of a model: the same picture, faster."""
+    with Boundary(Console(as_json, about_spandrel=False)) as console:
+        console.progress("starting torch")
+        from ..models import fuse as command
+        from ..ui.models import batch_view, fuse_view
+
+        options = command.Options(verify=not no_verify, **settings)
+        path = Path(output)
+        if len(models) > 1 or models[0].is_dir():
+            batch = command.fuse_all(models, path, options, console.progress)
+            console.show(batch_view(batch))
+            for _, error in batch.failed:
+                console.error(error, final=False)
+            sys.exit(1 if batch.failed else 0)
+        if path.is_dir() or output.endswith(("/", os.sep)):
+            path = command.output_in(path, models[0])
+        console.show(fuse_view(command.fuse(models[0], path, options, console.progress)))
+
+
+@click.command()
+@click.argument("model", metavar="FILE", type=options.Place())
+@options.as_json
+def inspect(model: Path, as_json: bool) -> None:
+    """Say what a model file is."""
+    with Boundary(Console(as_json, about_spandrel=False)) as console:
+        console.progress("starting torch")
+        from ..models.inspection import inspect_model
+        from ..ui.models import inspect_view
+
+        console.show(inspect_view(inspect_model(model)))

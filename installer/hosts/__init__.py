@@ -1,0 +1,1 @@
+"""Other Pythons, and the spandrel that each of them would import."""

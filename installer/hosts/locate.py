@@ -1,0 +1,98 @@
+"""Finds the spandrel that a command is about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import AetherInstallError, explained
+from ..tree.layout import Spandrel
+from .interpreter import Interpreter, other_interpreter, running_interpreter, self_test
+
+
+@dataclass(frozen=True)
+class Located:
+    """
+    A spandrel, and how it was found.
+
+    Attributes:
+        spandrel: where it is.
+        interpreter: the Python that imports it, unless it was named by its folder.
+        named_by: the options that name it on the command line.
+    """
+
+    spandrel: Spandrel
+    interpreter: Interpreter | None = None
+    named_by: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """
+        Has the interpreter, if there is one, load an AetherNet of each form with this spandrel.
+
+        Raises:
+            AetherInstallError: it cannot, with its own words as the details.
+        """
+        if self.interpreter is None:
+            return
+        complaint = self_test(self.interpreter.executable, self.spandrel.package)
+        if complaint:
+            raise AetherInstallError(
+                f"{self.interpreter.executable} cannot load AetherNet from {self.spandrel.package}, so everything was "
+                "put back as it was; fix what it says below, or skip this check with --no-verify",
+                details=complaint,
+            )
+
+
+def locate(python: str | None = None, target: Path | None = None) -> Located:
+    """
+    Finds the spandrel that an interpreter would import or that lies in a folder; neither is imported.
+
+    Args:
+        python: an interpreter other than the running one.
+        target: a site-packages folder that holds ``spandrel/``, or the package's own folder.
+
+    Raises:
+        AetherInstallError: there is none, with ``state`` ``missing``, or the interpreter does not start.
+    """
+    if target is not None:
+        try:
+            return Located(Spandrel(_package_in(target)), named_by=("--target", str(target)))
+        except OSError as error:
+            raise explained(error, target) from error
+    interpreter = running_interpreter() if python is None else other_interpreter(python)
+    if interpreter.spandrel is None:
+        looked_in = ", ".join(interpreter.looked_in)
+        raise AetherInstallError(
+            f"{interpreter.executable} (Python {interpreter.version}) has no spandrel, having looked in {looked_in}; "
+            f"install it with `{interpreter.executable} -m pip install spandrel`, or name another interpreter with "
+            "--python",
+            state="missing",
+        )
+    return Located(Spandrel(interpreter.spandrel), interpreter, ("--python", python) if python is not None else ())
+
+
+_NESTED = ("", "python_embeded/", "python/", "venv/", ".venv/", "*/python_embeded/")
+_SITE_PACKAGES = ("Lib/site-packages", "lib/python3*/site-packages", "lib64/python3*/site-packages")
+
+
+def _package_in(target: Path) -> Path:
+    if (target / "spandrel" / "__init__.py").is_file():
+        return _where_installed(target / "spandrel")
+    if (target / "__init__.py").is_file() and ((target / "__helpers").is_dir() or (target / "architectures").is_dir()):
+        return _where_installed(target)
+    patterns = [f"{root}{site_packages}/spandrel/__init__.py" for root in _NESTED for site_packages in _SITE_PACKAGES]
+    nested = sorted({path.parent for pattern in patterns for path in target.glob(pattern)})
+    hint = "point --target at the site-packages folder that holds spandrel, or at the spandrel folder itself"
+    if nested:
+        hint = "did you mean --target " + " or --target ".join(str(package) for package in nested) + "?"
+    raise AetherInstallError(
+        f"there is no spandrel in {target}, neither as {target / 'spandrel'} nor as that folder itself; {hint}",
+        state="missing",
+    )
+
+
+def _where_installed(package: Path) -> Path:
+    """The package under the name by which a RECORD would list it, however it was named by the user."""
+    named = package.resolve() if ".." in package.parts else package.absolute()
+    has_record = any(named.parent.glob(f"{named.name}-*.dist-info"))
+    return named if has_record else named.resolve()

@@ -1,0 +1,205 @@
+"""
+The one module that prints.
+
+On a terminal results are tables in colour; elsewhere, or with NO_COLOR, plain lines; with --json one JSON object. Rich
+is imported only where it draws something.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, TextIO
+
+from ..errors import AetherInstallError
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+    from rich.progress import Progress, TaskID
+
+    from ..tree.layout import Spandrel
+    from .view import View
+
+_MARKS = {"good": ("bold green", "✔"), "bad": ("bold yellow", "●"), "none": ("bold", "·")}
+
+
+class Console:
+    """
+    Shows one command's progress, result or error.
+
+    Args:
+        as_json: print the result as one JSON object.
+        about_spandrel: whether the command is about a spandrel, and not about a model file.
+    """
+
+    def __init__(self, as_json: bool, about_spandrel: bool = True) -> None:
+        _make_forgiving()
+        self._as_json = as_json
+        self._about_spandrel = about_spandrel
+        self._spandrel: Spandrel | None = None
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def subject(self, spandrel: Spandrel) -> None:
+        """Notes which spandrel the command is about, for errors to come."""
+        self._spandrel = spandrel
+
+    def progress(self, message: str, *, urgent: bool = False, part: tuple[int, int] | None = None) -> None:
+        """
+        Shows on a terminal that something is going on, and elsewhere what is urgent.
+
+        Args:
+            message: what is going on.
+            urgent: whether it may take forever.
+            part: how many things are done, of how many; draws a bar.
+        """
+        if not _is_terminal(sys.stderr):
+            if urgent:
+                print(f"aether-install: {message}", file=sys.stderr, flush=True)
+            return
+        if self._progress is None:
+            self._progress, self._task = _start_progress(part is not None)
+        assert self._task is not None
+        if part is not None:
+            self._progress.update(self._task, completed=part[0], total=part[1])
+        self._progress.update(self._task, description=message)
+
+    def done(self) -> None:
+        """Ends what ``progress`` shows."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def show(self, view: View) -> None:
+        """Shows a result on stdout."""
+        self.done()
+        if self._as_json:
+            _print_json(view.described)
+        elif _is_terminal(sys.stdout):
+            _draw(view)
+        else:
+            print("\n".join(_plain_lines(view)))
+
+    def error(self, error: AetherInstallError, *, final: bool = True) -> None:
+        """
+        Shows an error on stderr.
+
+        Args:
+            error: what went wrong.
+            final: whether it is the command's result, and not one of several.
+        """
+        self.done()
+        if _is_terminal(sys.stderr):
+            console = _console(sys.stderr)
+            console.print("[bold red]aether-install:[/] ", end="")
+            console.print(error.message, markup=False, soft_wrap=True)
+            if error.details:
+                console.print(_indented(error.details), style="dim", markup=False, soft_wrap=True)
+        else:
+            print(f"aether-install: {error.message}", file=sys.stderr)
+            if error.details:
+                print(_indented(error.details), file=sys.stderr)
+        if self._as_json and final:
+            _print_json({**self._known(error), "error": error.message})
+
+    def _known(self, error: AetherInstallError) -> dict[str, Any]:
+        if not self._about_spandrel:
+            return {}
+        from ..tree.manifest import shipped_payload
+
+        found = self._spandrel
+        return {
+            "state": error.state,
+            "spandrel": {"version": found.version if found else None, "path": str(found.package) if found else None},
+            "payload": {"version": shipped_payload().version},
+            "changed": [],
+        }
+
+
+def _make_forgiving() -> None:
+    """Work that is done is not to fail because a stream is closed, or cannot say a file's name in its encoding."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _speaks_unicode(stream: TextIO) -> bool:
+    return (stream.encoding or "").lower().startswith("utf")
+
+
+def _print_json(described: dict[str, Any]) -> None:
+    print(json.dumps(described, indent=2))
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    return stream.isatty() and not os.environ.get("NO_COLOR")
+
+
+def _console(stream: TextIO) -> RichConsole:
+    from rich.console import Console as RichConsole
+
+    return RichConsole(file=stream, highlight=False)
+
+
+def _start_progress(with_bar: bool) -> tuple[Progress, TaskID]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+    bar = (BarColumn(bar_width=24), MofNCompleteColumn()) if with_bar else ()
+    spinner = SpinnerColumn("dots" if _speaks_unicode(sys.stderr) else "line")
+    columns = (spinner, *bar, TextColumn("{task.description}", markup=False))
+    progress = Progress(*columns, console=_console(sys.stderr), transient=True)
+    progress.start()
+    return progress, progress.add_task("", total=None)
+
+
+def _draw(view: View) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    console = _console(sys.stdout)
+    style, mark = _MARKS[view.mood]
+    if not _speaks_unicode(sys.stdout):
+        mark = "*"
+    console.print(Text(f"{mark} ", style).append(view.headline, "bold"))
+    if view.facts:
+        facts = Table.grid(padding=(0, 2))
+        facts.add_column(style="cyan", justify="right", no_wrap=True)
+        facts.add_column(overflow="fold")
+        previous = ""
+        for name, value in view.facts:
+            facts.add_row("" if name == previous else name, Text(value))
+            previous = name
+        console.print(facts)
+    if view.rows:
+        table = Table(box=box.ROUNDED, border_style="dim")
+        for column in view.columns:
+            table.add_column(column, justify="left" if column in ("", "model", "written") else "right", overflow="fold")
+        for row in view.rows:
+            table.add_row(*map(Text, row))
+        console.print(table)
+    for line in view.diff.split("\n")[:-1]:
+        colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
+        console.print(Text(line.rstrip("\r"), colour), soft_wrap=True)
+    for advice in view.advice:
+        console.print(Text(advice, "italic"))
+
+
+def _plain_lines(view: View) -> Iterator[str]:
+    yield view.headline
+    for name, value in view.facts:
+        yield f"{name}: {value}"
+    for row in view.rows:
+        cells = zip(view.columns[1:], row[1:], strict=True)
+        yield f"{row[0]}: " + ", ".join(f"{column} {cell}" for column, cell in cells if cell)
+    yield from view.diff.split("\n")[:-1]
+    yield from view.advice
+
+
+def _indented(text: str) -> str:
+    return "\n".join("    " + line for line in text.splitlines())

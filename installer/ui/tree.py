@@ -1,0 +1,153 @@
+"""What status, spandrel and uninstall show."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from ..tree.plan import Change, Plan
+from ..tree.transaction import Put, PutBack
+from .view import View
+
+if TYPE_CHECKING:
+    from ..hosts.locate import Located
+    from ..tree.commands import Outcome
+
+_STATES = {
+    "absent": (
+        "this spandrel does not load AetherNet models",
+        "Run `aether-install spandrel{options}` to teach it.",
+    ),
+    "installed": (
+        "this spandrel loads AetherNet models",
+        "Nothing is left to do, but to restart programs that were running when it was installed.",
+    ),
+    "outdated": (
+        "this spandrel loads AetherNet models with the payload of another aether-install",
+        "Run `aether-install spandrel{options}` to bring it up to date.",
+    ),
+    "partial": (
+        "AetherNet is here in part: an installation was interrupted, or spandrel was reinstalled over it",
+        "Run `aether-install spandrel{options}` to complete it, `aether-install uninstall{options}` to clear it away.",
+    ),
+    "modified": (
+        "files of ours were edited since they were installed",
+        "Run `aether-install spandrel --force{options}`, or the same with uninstall; both keep the edited files.",
+    ),
+    "foreign": (
+        "an AetherNet that is not ours is here, and aether-install leaves it alone",
+        "Use that one, or remove it, its registry entry included, the way it came.",
+    ),
+    "unsupported": (
+        "this spandrel has no registry of the kind that 0.3.0 and later have",
+        "Upgrade spandrel to 0.3.0 or later.",
+    ),
+}
+
+
+def status_view(located: Located, outcome: Outcome) -> View:
+    """The state of a spandrel."""
+    state = outcome.before.value
+    meaning, advice = _STATES[state]
+    options = "".join(f" {shlex.quote(word)}" for word in located.named_by)
+    view = View(f"{state}: {meaning}", "good" if state == "installed" else "bad")
+    view.advice.append(advice.format(options=options))
+    view.facts += _whereabouts(located, outcome)
+    view.facts += [("edited", str(path)) for path in outcome.facts.edited if state == "modified"]
+    view.described = _described(outcome)
+    return view
+
+
+def install_view(located: Located, outcome: Outcome) -> View:
+    """What installing did or would do."""
+    version, where = outcome.facts.shipped.version, _name(outcome)
+    if not outcome.plan.steps:
+        return _change_view(
+            located, View(f"AetherNet {version} is in {where} already; nothing was changed", "none"), outcome
+        )
+    if outcome.dry_run:
+        return _change_view(located, View(f"AetherNet {version} would be installed in {where}", "none"), outcome)
+    view = View(f"AetherNet {version} installed: {where} loads AetherNet models")
+    _change_view(located, view, outcome)
+    if outcome.verified:
+        view.facts.append(("verified", "this Python loads an AetherNet with it"))
+    else:
+        view.advice.append("Not verified: no interpreter was asked to load a model.")
+    view.advice.append("Restart programs that use this spandrel.")
+    return view
+
+
+def uninstall_view(located: Located, outcome: Outcome) -> View:
+    """What uninstalling did or would do."""
+    where = _name(outcome)
+    if not outcome.plan.steps:
+        return _change_view(located, View(f"nothing of ours is in {where}; nothing was changed", "none"), outcome)
+    if outcome.dry_run:
+        return _change_view(located, View(f"AetherNet would be removed from {where}", "none"), outcome)
+    return _change_view(located, View(f"AetherNet removed: {where} is as it was before"), outcome)
+
+
+def _change_view(located: Located, view: View, outcome: Outcome) -> View:
+    view.facts += _whereabouts(located, outcome)
+    view.facts += [("edited version kept as", str(path)) for path in outcome.plan.set_aside]
+    view.described = _described(outcome)
+    root = outcome.facts.spandrel.site_packages
+    changes = [(change.value, path.relative_to(root).as_posix()) for path, change in outcome.plan.changes.items()]
+    would_be = "would be " if outcome.dry_run else ""
+    view.facts += [(would_be + change, path) for change, path in sorted(changes, key=lambda fact: fact[0])]
+    if outcome.dry_run:
+        view.diff = "".join(_diff(outcome.plan))
+        view.advice.append("Dry run: nothing was changed.")
+        view.described["would_change"] = [str(path) for path in outcome.plan.changes]
+        view.described["diff"] = view.diff
+    return view
+
+
+def _name(outcome: Outcome) -> str:
+    return f"spandrel {outcome.facts.spandrel.version or ''}".rstrip()
+
+
+def _whereabouts(located: Located, outcome: Outcome) -> Iterator[tuple[str, str]]:
+    found = outcome.facts.spandrel
+    yield "spandrel", f"{found.version or 'unknown version'} in {found.package}"
+    if located.interpreter:
+        yield "python", f"{located.interpreter.version}, {located.interpreter.executable}"
+        yield "prefix", located.interpreter.prefix
+        for other in located.interpreter.also:
+            yield "not used", f"{other}, which the one above hides"
+    shipped, there = outcome.facts.shipped.version, outcome.facts.installed_version
+    yield "payload", f"{there or 'none'} installed, {shipped} available"
+
+
+def _described(outcome: Outcome) -> dict[str, Any]:
+    found = outcome.facts.spandrel
+    return {
+        "state": outcome.facts.state.value,
+        "spandrel": {"version": found.version, "path": str(found.package)},
+        "payload": {"version": outcome.facts.shipped.version, "installed": outcome.facts.installed_version},
+        "changed": [str(path) for path in outcome.changed],
+    }
+
+
+def _diff(plan: Plan) -> Iterator[str]:
+    """A unified diff of the files that change; those that come or go are listed, which says enough."""
+    import difflib  # only a dry run needs it
+
+    for step in plan.steps:
+        match step:
+            case Put(path, data):
+                after = data
+            case PutBack(name, path):
+                after = name.read_bytes()
+            case _:
+                continue
+        if path.suffix != ".pyc" and plan.changes[path] is Change.CHANGED:
+            before = path.read_bytes()
+            yield from difflib.unified_diff(_lines(before), _lines(after), str(path), str(path))
+
+
+def _lines(data: bytes) -> list[str]:
+    lines = [line + "\n" for line in data.decode("utf-8", "replace").split("\n")]
+    last = lines.pop().removesuffix("\n")
+    return [*lines, f"{last}\n\\ No newline at end of file\n"] if last else lines

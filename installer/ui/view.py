@@ -1,0 +1,31 @@
+"""A result as it is shown: for people as a headline, facts, tables and advice, for scripts as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class View:
+    """
+    A result, ready to be shown.
+
+    Attributes:
+        headline: one line that says it all.
+        mood: ``good``, ``bad`` or ``none`` where nothing happened.
+        facts: names and values.
+        columns, rows: a table.
+        diff: a unified diff.
+        advice: what to know or do next.
+        described: the same for scripts.
+    """
+
+    headline: str
+    mood: str = "good"
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)
+    rows: list[tuple[str, ...]] = field(default_factory=list)
+    diff: str = ""
+    advice: list[str] = field(default_factory=list)
+    described: dict[str, Any] = field(default_factory=dict)

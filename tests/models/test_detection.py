@@ -1,0 +1,96 @@
+"""AetherNet is told from every other network, in both directions."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Any
+
+import pytest
+import spandrel
+import spandrel.architectures
+import torch
+from spandrel import MAIN_REGISTRY
+from weights import GOLDEN_NAMES, golden
+
+from aether_install.models.network import core
+
+OURS = ("AetherNet-Fused", "AetherNet-Unfused")
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "AuraSR": {
+        "dim": 16,
+        "image_size": 64,
+        "input_image_size": 16,
+        "style_network": {"dim_in": 16, "dim_out": 16, "depth": 2},
+    },
+    "MMRealSR": {"num_in_ch": 3, "num_out_ch": 3},
+    "SAFMN": {"dim": 36},
+    "SAFMNBCIE": {"dim": 36},
+    "SPAN": {"num_in_ch": 3, "num_out_ch": 3},
+    "SwinIR": {"window_size": 8},
+    "Swin2SR": {"window_size": 8},
+}
+"""What the networks need that cannot be built at their defaults."""
+
+
+def networks() -> list[Any]:
+    """The class of every network in spandrel, as a test parameter."""
+    found = []
+    for module in pkgutil.iter_modules(spandrel.architectures.__path__):
+        if module.name.startswith("__") or module.name == "AetherNet":
+            continue
+        package = importlib.import_module(f"spandrel.architectures.{module.name}")
+        exported = (getattr(package, name) for name in package.__all__)
+        classes = [item for item in exported if isinstance(item, type) and issubclass(item, torch.nn.Module)]
+        found += [pytest.param(module.name, item, id=f"{module.name}-{item.__name__}") for item in classes]
+    return found
+
+
+@pytest.mark.parametrize(("architecture", "network"), networks())
+def test_claims_none_of_spandrels_own_networks(architecture: str, network: type[torch.nn.Module]) -> None:
+    weights = network(**ARGUMENTS.get(architecture, {})).state_dict()
+    claims = [support.architecture.id for support in MAIN_REGISTRY if support.detect(weights)]
+    assert not set(claims) & set(OURS)
+    assert core().detect_form({"params": weights}) is None
+
+
+@pytest.mark.parametrize("name", GOLDEN_NAMES)
+@pytest.mark.parametrize("form", ["fused", "unfused"])
+def test_none_of_spandrels_own_claims_an_aethernet(name: str, form: str) -> None:
+    weights = golden(name).unfused
+    if form == "fused":
+        weights = core().fuse_state_dict(weights)
+    claims = [support.architecture.id for support in MAIN_REGISTRY if support.detect(weights)]
+    assert claims == [f"AetherNet-{form.title()}"]
+
+
+def test_every_architecture_of_spandrel_is_among_those_built() -> None:
+    built = {architecture for architecture, _ in (parameter.values for parameter in networks())}
+    assert built == {str(support.architecture.id) for support in MAIN_REGISTRY} - set(OURS)
+
+
+def later_generation() -> dict[str, torch.Tensor]:
+    return {
+        "scale_tensor": torch.tensor([2]),
+        "conv_first.weight": torch.zeros(8, 3, 3, 3),
+        "conv_first.bias": torch.zeros(8),
+        "stages.0.0.conv.lk_conv.weight": torch.zeros(8, 1, 11, 11),
+        "stages.0.0.conv.sk_conv.weight": torch.zeros(8, 1, 3, 3),
+        "stages.0.0.norm.scale": torch.zeros(8),
+        "stages.0.0.ffn.conv_gate.weight": torch.zeros(16, 8, 1, 1),
+        "conv_last.weight": torch.zeros(3, 8, 3, 3),
+    }
+
+
+def test_never_claims_the_later_generation() -> None:
+    weights = later_generation()
+    assert core().detect_form(weights) is None
+    assert core().detect_form({"params_ema": {f"module.{key}": value for key, value in weights.items()}}) is None
+    with pytest.raises(spandrel.UnsupportedModelError):
+        spandrel.ModelLoader().load_from_state_dict(weights)
+
+
+@pytest.mark.parametrize("oddity", [{}, {"a": None}, {1: 2}, {"layers": {"0": {}}}, {"layers.0.0": torch.zeros(1)}])
+def test_asking_never_fails_whatever_the_dict_holds(oddity: dict[Any, Any]) -> None:
+    assert core().detect_form(oddity) is None

@@ -1,0 +1,291 @@
+"""The network computes what the published one does."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import pickle
+import queue
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from weights import GOLDEN_NAMES, golden, plain_output, weights_of
+
+from aether_install.models.network import core
+
+CONFIGS = {
+    "rgb": {"embed_dim": 12, "depths": (1, 2), "upscale": 2},
+    "gray": {"in_chans": 1, "embed_dim": 8, "depths": (1,), "upscale": 4},
+    "rgba": {"in_chans": 4, "embed_dim": 10, "depths": (2,), "upscale": 3},
+    "gray to rgb": {"in_chans": 1, "out_chans": 3, "embed_dim": 8, "depths": (1,), "upscale": 2},
+    "rgb to gray": {"in_chans": 3, "out_chans": 1, "embed_dim": 8, "depths": (1,), "upscale": 2},
+    "same size": {"embed_dim": 8, "depths": (1, 1), "upscale": 1},
+    "8x": {"embed_dim": 8, "depths": (1,), "upscale": 8},
+    "odd ratio": {"embed_dim": 28, "depths": (1,), "mlp_ratio": 3.3, "upscale": 2},
+    "equal kernels": {"embed_dim": 8, "depths": (1,), "lk_kernel": 5, "sk_kernel": 5, "upscale": 2},
+    "tiny kernels": {"embed_dim": 8, "depths": (1,), "lk_kernel": 1, "sk_kernel": 1, "upscale": 2},
+    "narrow upsampler": {"embed_dim": 8, "depths": (1,), "num_feat": 24, "upscale": 4},
+    "img_range": {"embed_dim": 8, "depths": (1,), "upscale": 2, "img_range": 255.0},
+    "one channel wide": {"embed_dim": 1, "depths": (1,), "mlp_ratio": 4.0, "upscale": 2},
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN_NAMES)
+@pytest.mark.parametrize("inference", [True, False], ids=["inference", "with gradients"])
+def test_agrees_with_the_published_network(name: str, inference: bool) -> None:
+    case = golden(name)
+    for weights in (case.unfused, core().fuse_state_dict(case.unfused)):
+        with torch.inference_mode(inference):
+            y = core().build_aether(weights)(case.x)
+        torch.testing.assert_close(y, case.y, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", GOLDEN_NAMES)
+def test_fuses_to_the_published_bits(name: str) -> None:
+    case = golden(name)
+    fused = core().fuse_state_dict(case.unfused)
+    model = core().build_aether(case.unfused).fuse_model()
+    assert list(fused) == case.fused_keys == list(model.state_dict())
+    for key, crc in case.fused_crc32.items():
+        assert zlib.crc32(fused[key].numpy().tobytes()) == crc
+        assert torch.equal(model.state_dict()[key], fused[key])
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (13, 2), (9, 10)], ids=str)
+def test_agrees_with_the_plain_implementation(config: dict[str, object], size: tuple[int, int]) -> None:
+    weights = weights_of(**config)
+    x = torch.rand(2, config.get("in_chans", 3), *size)
+    expected = plain_output(x, weights, **config)
+    model = core().build_aether(weights, img_range=config.get("img_range", 1.0))
+    for _ in range(2):
+        with torch.inference_mode():
+            torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
+        model.fuse_model()
+
+
+@pytest.mark.parametrize("embed_dim", [48, 34, 20, 16], ids="{} channels".format)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_groups_and_slices_of_large_images_join_without_a_seam(embed_dim: int, dtype: torch.dtype) -> None:
+    """So large that it is worked on in slices, and 48, 20 and 16 channels in groups of 16, 10 and 16."""
+    config = {"embed_dim": embed_dim, "depths": (1, 1), "upscale": 1, "lk_kernel": 7, "num_feat": 8}
+    weights = weights_of(**config)
+    x = torch.rand(2, 3, 81, 99)
+    expected = plain_output(x, weights, **config)
+    model = core().build_aether(weights, dtype=dtype)
+    tolerance = 1e-5 if dtype == torch.float32 else 0.1
+    with torch.inference_mode():
+        for _ in range(2):
+            torch.testing.assert_close(model(x.to(dtype)).float(), expected, rtol=0, atol=tolerance)
+            model.fuse_model()
+
+
+def test_strips_of_a_large_image_join_without_a_seam() -> None:
+    config = {"embed_dim": 16, "depths": (1,), "upscale": 4, "num_feat": 8}
+    weights = weights_of(**config)
+    x = torch.rand(1, 3, 200, 90)
+    with torch.inference_mode():
+        y = core().build_aether(weights)(x)
+    torch.testing.assert_close(y, plain_output(x, weights, **config), rtol=0, atol=1e-5)
+
+
+def test_computes_the_same_without_onednn() -> None:
+    config = {"embed_dim": 32, "depths": (2,), "upscale": 2}
+    weights = weights_of(**config)
+    x = torch.rand(1, 3, 90, 95)
+    with torch.inference_mode(), torch.backends.mkldnn.flags(enabled=False):
+        y = core().build_aether(weights)(x)
+    torch.testing.assert_close(y, plain_output(x, weights, **config), rtol=0, atol=1e-5)
+
+
+def test_leaves_its_input_alone() -> None:
+    model = core().build_aether(weights_of(embed_dim=8, depths=(2,), upscale=1))
+    x = torch.rand(1, 3, 6, 6).contiguous(memory_format=torch.channels_last)
+    before = x.clone()
+    with torch.inference_mode():
+        first, second = model(x), model(x)
+    assert torch.equal(x, before)
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("fused", [False, True])
+def test_reads_every_parameter_off_the_shapes(config: dict[str, object], fused: bool) -> None:
+    model = core().aether(**{**config, "img_range": 1.0}, fused_init=fused)
+    parameters = core()._deduce_aether_params_from_state_dict(model.state_dict())
+    rebuilt = core().aether(**parameters)
+    assert {k: v.shape for k, v in rebuilt.state_dict().items()} == {k: v.shape for k, v in model.state_dict().items()}
+    ignored = {"sk_kernel"} if fused else set()
+    for name, value in model.hyperparameters.items():
+        assert name in ignored or rebuilt.hyperparameters[name] == value, name
+
+
+@pytest.mark.parametrize("variant", ["small", "medium", "large"])
+def test_names_its_variants(variant: str) -> None:
+    with torch.device("meta"):
+        model = getattr(core(), f"aether_{variant}")(upscale=2)
+    assert core().variant_name(model.hyperparameters) == variant
+    assert core().variant_name({**model.hyperparameters, "embed_dim": 32}) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("upscale", 5),
+        ("upscale", 0),
+        ("depths", ()),
+        ("depths", (1, 0)),
+        ("lk_kernel", 8),
+        ("sk_kernel", 13),
+        ("embed_dim", 0),
+        ("mlp_ratio", 0.0),
+        ("img_range", 0.0),
+    ],
+)
+def test_refuses_arguments_out_of_range(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=name if name not in ("lk_kernel", "sk_kernel") else "kernels"):
+        core().aether(**{"embed_dim": 8, "depths": (1,), name: value})
+
+
+def test_fused_in_inference_it_still_trains() -> None:
+    model = core().build_aether(weights_of(embed_dim=8, depths=(1,), upscale=2))
+    with torch.inference_mode():
+        model.fuse_model()
+    model(torch.rand(1, 3, 8, 8)).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_trains_every_parameter() -> None:
+    torch.manual_seed(0)
+    model = core().aether(embed_dim=8, depths=(2, 1), upscale=2, drop_rate=0.1, drop_path_rate=0.3)
+    model(torch.rand(4, 3, 8, 8)).square().mean().backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients.values())
+
+
+def test_drop_path_drops_whole_samples_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    drop = core().DropPath(0.25)
+    x = torch.ones(4000, 2, 2)
+    y = drop(x)
+    assert y.unique().tolist() == pytest.approx([0, 1 / 0.75])
+    assert y.flatten(1).std(dim=1).max() == 0
+    assert y.mean().item() == pytest.approx(1, abs=0.05)
+    assert drop.eval()(x) is x
+
+
+SMALL = {"embed_dim": 8, "depths": (1, 1), "upscale": 2}
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["unfused", "fused"])
+def test_traces_for_images_of_any_size(fused: bool) -> None:
+    model = core().build_aether(weights_of(**SMALL))
+    model = model.fuse_model() if fused else model
+    with torch.no_grad():
+        traced = torch.jit.trace(model, torch.rand(1, 3, 8, 8))
+        x = torch.rand(1, 3, 150, 70)
+        torch.testing.assert_close(traced(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["unfused", "fused"])
+@pytest.mark.parametrize("gradients", [False, True], ids=["inference", "with gradients"])
+def test_exports_for_images_of_any_size(fused: bool, gradients: bool) -> None:
+    model = core().build_aether(weights_of(**SMALL))
+    model = model.fuse_model() if fused else model
+    height, width = torch.export.Dim("height", min=2, max=4096), torch.export.Dim("width", min=2, max=4096)
+    with torch.set_grad_enabled(gradients):
+        exported = torch.export.export(model, (torch.rand(1, 3, 8, 9),), dynamic_shapes=({2: height, 3: width},))
+    x = torch.rand(1, 3, 150, 70)
+    with torch.no_grad():
+        torch.testing.assert_close(exported.module()(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_vmap_and_fx_take_it() -> None:
+    model = core().build_aether(weights_of(**SMALL))
+    x = torch.rand(3, 1, 3, 11, 14)
+    expected = torch.stack([model(image) for image in x])
+    torch.testing.assert_close(torch.vmap(model)(x), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.fx.symbolic_trace(model)(x[0]), expected[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["unfused", "fused"])
+@pytest.mark.parametrize("gradients", [False, True], ids=["inference", "with gradients"])
+def test_compiles_in_one_graph(fused: bool, gradients: bool) -> None:
+    model = core().build_aether(weights_of(**SMALL))
+    model = model.fuse_model() if fused else model
+    x = torch.rand(1, 3, 11, 14)
+    torch.compiler.reset()
+    with torch.set_grad_enabled(gradients):
+        compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(compiled(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+def test_runs_under_autocast() -> None:
+    model = core().build_aether(weights_of(**SMALL))
+    x = torch.rand(1, 3, 11, 14)
+    with torch.inference_mode():
+        expected = model(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(model(x).float(), expected, rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_keeps_the_dtype_it_is_given(dtype: torch.dtype) -> None:
+    weights = weights_of(**SMALL)
+    model = core().build_aether(weights, dtype=dtype)
+    x = torch.rand(1, 3, 7, 9)
+    with torch.inference_mode():
+        y = model(x.to(dtype))
+    assert y.dtype == dtype
+    torch.testing.assert_close(y.float(), plain_output(x, weights, **SMALL), rtol=0, atol=0.08)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_threads_may_share_a_model(dtype: torch.dtype) -> None:
+    model = core().build_aether(weights_of(**SMALL), dtype=dtype)
+    x = torch.rand(1, 3, 20, 20, dtype=dtype)
+
+    def run(_: int) -> torch.Tensor:
+        with torch.inference_mode():
+            return model(x)
+
+    expected = run(0)
+    with ThreadPoolExecutor(4) as threads:
+        for y in threads.map(run, range(60)):
+            assert torch.equal(y, expected)
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("name", ["", "layers.0.0", "layers.1.0.conv", "layers.0.0.ffn.drop", "norm", "upsample.0"])
+def test_hooks_are_called_once(dtype: torch.dtype, name: str) -> None:
+    model = core().build_aether(weights_of(**SMALL), dtype=dtype)
+    model.get_submodule(name).register_forward_hook(lambda _, __, output: output.zero_())
+    calls: queue.SimpleQueue[object] = queue.SimpleQueue()  # which cannot be copied
+    model.get_submodule(name).register_forward_pre_hook(functools.partial(lambda queue, *_: queue.put(1), calls))
+    x = torch.rand(1, 3, 9, 9, dtype=dtype)
+    with torch.no_grad():
+        y = model(x)
+    assert calls.qsize() == 1
+    torch.testing.assert_close(y, model.requires_grad_(False)(x), rtol=0, atol=1e-5 if dtype == torch.float32 else 0.02)
+
+
+@pytest.mark.parametrize("given", [torch.float16, torch.float64], ids=str)
+def test_an_image_of_another_dtype_is_refused_as_by_any_network(given: torch.dtype) -> None:
+    model = core().build_aether(weights_of(**SMALL))
+    for inference in (False, True):
+        with torch.inference_mode(inference), pytest.raises(RuntimeError, match="type"):
+            model(torch.rand(1, 3, 8, 8, dtype=given))
+
+
+def test_pickles_and_copies() -> None:
+    model = core().build_aether(weights_of(embed_dim=8, depths=(1,), upscale=2))
+    x = torch.rand(1, 3, 5, 5)
+    with torch.inference_mode():
+        for clone in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert torch.equal(clone(x), model(x))
+            assert clone.hyperparameters == model.hyperparameters

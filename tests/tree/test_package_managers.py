@@ -1,0 +1,178 @@
+"""pip and uv stay in charge of spandrel, and no cache or other environment ever sees what we do to one."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import shutil
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from environments import Environment, aether_install, aether_json, make_environment, run, script, snapshot, wheel
+from imports import import_each
+
+Manager = Callable[..., object]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    return make_environment(tmp_path / "venv", None)
+
+
+def managers() -> dict[str, Callable[[Environment], Manager]]:
+    return {"pip": lambda environment: environment.pip, "uv": lambda environment: environment.uv}
+
+
+@pytest.fixture(params=managers().values(), ids=managers())
+def manager(environment: Environment, request: pytest.FixtureRequest) -> Manager:
+    manager: Manager = request.param(environment)
+    return manager
+
+
+def install_spandrel(manager: Manager, version: str, *options: str) -> None:
+    manager("install", "--no-deps", *options, wheel(version))
+
+
+def teach(environment: Environment) -> None:
+    aether_install("spandrel", "--target", environment.site_packages)
+
+
+def state(environment: Environment) -> str:
+    return str(aether_json("status", "--target", environment.site_packages)["state"])
+
+
+def ours(environment: Environment) -> list[Path]:
+    return sorted(path for path in environment.site_packages.rglob("*") if "aether" in path.name.lower())
+
+
+def assert_record_is_true(environment: Environment) -> None:
+    listed = {}
+    with environment.record.open(newline="") as file:
+        for name, digest, size in csv.reader(file):
+            path = environment.site_packages / name
+            if digest:
+                kind, _, encoded = digest.partition("=")
+                actual = urlsafe_b64encode(hashlib.new(kind, path.read_bytes()).digest()).rstrip(b"=").decode()
+                assert (actual, str(path.stat().st_size)) == (encoded, size), name
+            listed[path] = digest
+    for path in ours(environment):
+        assert path.is_dir() or path in listed, f"{path} is not listed"
+
+
+def test_record_lists_what_is_there_with_right_hashes(environment: Environment, manager: Manager) -> None:
+    install_spandrel(manager, "0.4.2")
+    assert_record_is_true(environment)
+    teach(environment)
+    assert_record_is_true(environment)
+    aether_install("uninstall", "--target", environment.site_packages)
+    assert_record_is_true(environment)
+
+
+def test_uninstalling_spandrel_leaves_nothing_of_ours(environment: Environment, manager: Manager) -> None:
+    install_spandrel(manager, "0.4.2")
+    teach(environment)
+    environment.imports_spandrel("import spandrel.architectures.AetherNet")
+    run(environment.python, "-m", "compileall", "-q", environment.payload, environment.registry.parent)
+    manager("uninstall", *(["--yes"] if manager == environment.pip else []), "spandrel")
+    assert not ours(environment)
+    assert not environment.spandrel.exists()
+    assert environment.imports_spandrel(check=False).returncode != 0
+    assert state(environment) == "missing"
+
+
+@pytest.mark.parametrize(("old", "new"), [("0.4.1", "0.4.2"), ("0.4.2", "0.3.4"), ("0.4.2", "0.4.2")])
+def test_replacing_spandrel_takes_us_away_and_we_come_again(
+    environment: Environment, manager: Manager, old: str, new: str
+) -> None:
+    reinstall = "--force-reinstall"
+    install_spandrel(manager, old)
+    teach(environment)
+    install_spandrel(manager, new, reinstall)
+    assert state(environment) == "absent"
+    assert not ours(environment)
+    fresh = snapshot(environment.site_packages)
+
+    teach(environment)
+    assert state(environment) == "installed"
+    assert import_each([environment.site_packages])[0].detects
+    aether_install("uninstall", "--target", environment.site_packages)
+    assert snapshot(environment.site_packages) == fresh
+
+
+def test_unpacking_another_version_over_it_is_seen_and_mended(environment: Environment) -> None:
+    """``pip install --ignore-installed`` writes over what is there, and knows nothing of us."""
+    install_spandrel(environment.pip, "0.4.1")
+    teach(environment)
+    install_spandrel(environment.pip, "0.4.2", "--ignore-installed")
+    assert state(environment) == "partial"
+    for command, result in (("spandrel", "installed"), ("uninstall", "absent")):
+        aether_install(command, "--target", environment.site_packages)
+        assert state(environment) == result
+    assert not ours(environment)
+    assert "FDAT" in environment.registry.read_text()
+    assert import_each([environment.site_packages])[0].clean
+
+
+@pytest.mark.parametrize("mode", ["hardlink", "symlink"])
+def test_no_cache_and_no_other_environment_sees_the_patch(tmp_path: Path, mode: str) -> None:
+    cache = tmp_path / "cache"
+    first, second = (make_environment(tmp_path / name, None) for name in ("first", "second"))
+    for environment in (first, second):
+        environment.uv("install", "--no-deps", "--link-mode", mode, wheel("0.4.2"), cache=cache)
+    linked = first.registry.is_symlink() if mode == "symlink" else first.registry.stat().st_nlink > 2
+    assert linked, "the environments share their files"
+    before = {folder: snapshot(folder) for folder in (first.site_packages, second.site_packages, cache)}
+
+    teach(first)
+    assert not first.registry.is_symlink()
+    assert b"AetherNet" in first.registry.read_bytes()
+    assert snapshot(second.site_packages) == before[second.site_packages]
+    assert snapshot(cache) == before[cache]
+    aether_install("uninstall", "--target", first.site_packages)
+    assert {folder: snapshot(folder) for folder in before} == before
+
+
+def test_an_editable_spandrel_needs_no_record(environment: Environment, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.unpack_archive(wheel("0.4.2"), source, "zip")
+    shutil.rmtree(next(source.glob("*.dist-info")))
+    (source / "pyproject.toml").write_text(
+        '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
+        '[project]\nname = "spandrel"\nversion = "0.4.2"\n[tool.setuptools]\npackages = ["spandrel"]\n'
+    )
+    environment.uv("install", "--no-deps", "--no-build-isolation", "--editable", source)
+    before = snapshot(source / "spandrel")
+    result = aether_json("spandrel", "--python", environment.python)
+    assert result["state"] == "installed"
+    assert result["spandrel"]["path"] == str(source / "spandrel")
+    aether_install("uninstall", "--python", environment.python)
+    assert snapshot(source / "spandrel") == before
+
+
+def test_the_wheel_holds_one_package_with_the_payload_inside(tmp_path: Path) -> None:
+    repository = Path(__file__).parents[2]
+    source = tmp_path / "source"
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        (source / name).parent.mkdir(exist_ok=True)
+        shutil.copy(repository / name, source / name)
+    for name in ("installer", "payload"):
+        shutil.copytree(repository / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    run(script("uv"), "build", "--quiet", "--wheel", "--out-dir", tmp_path / "dist", source)
+    environment = make_environment(tmp_path / "venv")
+    environment.uv("install", "--no-deps", next((tmp_path / "dist").glob("*.whl")))
+    installed = {path.name for path in environment.site_packages.iterdir()}
+    assert {name for name in installed if "aether" in name and "dist-info" not in name} == {"aether_install"}
+    payload = environment.site_packages / "aether_install" / "payload" / "AetherNet"
+    for name in ("__init__.py", "__arch/aether_core.py"):
+        assert (payload / name).read_bytes() == (repository / "payload" / "AetherNet" / name).read_bytes()
+    command = environment.root / "bin" / "aether-install"
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    before = snapshot(environment.spandrel)
+    shown = run(command, "spandrel", "--json", env=clean, cwd=tmp_path).stdout
+    assert str(environment.spandrel) in shown
+    assert state(environment) == "installed"
+    run(command, "uninstall", env=clean, cwd=tmp_path)
+    assert snapshot(environment.spandrel) == before

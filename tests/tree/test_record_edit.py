@@ -1,0 +1,47 @@
+"""RECORD is edited row by row, and every other row keeps its bytes."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from base64 import urlsafe_b64decode
+
+import pytest
+
+from aether_install.tree import record
+
+RECORD = (
+    b"a/__init__.py,sha256=abc,12\n"
+    b'"a/with, comma.py",sha256=def,3\n'
+    b"a/main_registry.py,sha256=ghi,45\n"
+    b"a/__pycache__/main_registry.cpython-311.pyc,,\n"
+    b"a-1.dist-info/RECORD,,\n"
+)
+
+
+def test_a_row_states_digest_and_size() -> None:
+    path, digest, size = next(csv.reader([record.row("a/b.py", b"hello").decode()]))
+    assert (path, size) == ("a/b.py", "5")
+    kind, _, encoded = digest.partition("=")
+    assert kind == "sha256"
+    assert urlsafe_b64decode(encoded + "==") == hashlib.sha256(b"hello").digest()
+
+
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("final", [True, False])
+def test_rows_are_replaced_in_place_or_appended(newline: bytes, final: bool) -> None:
+    before = RECORD.replace(b"\n", newline)
+    before = before if final else before.removesuffix(newline)
+    new = {"a/main_registry.py": b"a/main_registry.py,sha256=new,1", "a/added.py": b"a/added.py,sha256=x,2"}
+    after = record.with_rows(before, new)
+    rows = list(record.rows(after).items())
+    assert rows[2] == ("a/main_registry.py", b"a/main_registry.py,sha256=new,1")
+    assert rows[-1] == ("a/added.py", b"a/added.py,sha256=x,2")
+    assert after.count(newline) == 6
+    assert after.replace(b"=new,1", b"=ghi,45").startswith(before)
+
+
+def test_rows_are_removed_by_path() -> None:
+    assert record.without_rows(RECORD, {"a/with, comma.py", "missing"}) == RECORD.replace(
+        b'"a/with, comma.py",sha256=def,3\n', b""
+    )

@@ -13,7 +13,7 @@ from .__arch.aether_core import (
     variant_name,
 )
 
-__version__ = "1.0.0"
+__version__ = "1.1.0"
 
 __all__ = ["AetherNetFusedArch", "AetherNetUnfusedArch", "aether"]
 

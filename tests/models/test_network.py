@@ -7,10 +7,13 @@ import functools
 import pickle
 import queue
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils.hooks import RemovableHandle
 from weights import GOLDEN_NAMES, golden, plain_output, weights_of
 
 from aether_install.models.network import core
@@ -272,6 +275,23 @@ def test_hooks_are_called_once(dtype: torch.dtype, name: str) -> None:
         y = model(x)
     assert calls.qsize() == 1
     torch.testing.assert_close(y, model.requires_grad_(False)(x), rtol=0, atol=1e-5 if dtype == torch.float32 else 0.02)
+
+
+@pytest.mark.parametrize("register", [register_module_forward_hook, register_module_forward_pre_hook])
+def test_hooks_of_all_modules_are_called_for_each(register: Callable[..., RemovableHandle]) -> None:
+    model = core().build_aether(weights_of(**SMALL))
+    x = torch.rand(1, 3, 9, 9)
+    called = []
+    handle = register(lambda module, *_: called.append(module))
+    try:
+        with torch.inference_mode():
+            y = model(x)
+    finally:
+        handle.remove()
+    called_by_name = {name for name, module in model.named_modules() if any(module is each for each in called)}
+    assert called_by_name >= {"", "layers.0.0", "layers.0.0.norm", "layers.1.0.conv", "layers.1.0.ffn.fc2", "conv_last"}
+    assert len(called) == len(set(map(id, called)))
+    torch.testing.assert_close(y, model(x), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("given", [torch.float16, torch.float64], ids=str)

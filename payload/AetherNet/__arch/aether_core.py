@@ -20,6 +20,7 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Opt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules import module as modules
 
 __all__ = [
     "VARIANTS",
@@ -42,6 +43,11 @@ __all__ = [
 ]
 
 StateDict = Dict[str, Tensor]
+
+if hasattr(getattr(torch, "compiler", None), "is_compiling"):
+    _is_compiling = torch.compiler.is_compiling
+else:  # before PyTorch 2.3; 2.1 and 2.2 have torch.compiler without it
+    _is_compiling = torch._utils.is_compiling
 
 
 class _Conv2d(nn.Conv2d):
@@ -434,9 +440,12 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
         """Whether the in-place path may run: nothing records or looks on, and slicing for caches makes sense."""
         if torch.is_grad_enabled() or self.training or type(x) is not Tensor or x.device.type != "cpu":
             return False
-        if torch.jit.is_tracing() or (hasattr(torch, "compiler") and torch.compiler.is_compiling()):
+        if torch.jit.is_tracing() or _is_compiling():
             return False
-        # Blocks and convolutions are not called as modules there, so their hooks would be passed over.
+        # Blocks and convolutions are not called as modules there, so their hooks would be passed over, and so would
+        # those that profilers and counters of operations register for every module there is.
+        if modules._global_forward_hooks or modules._global_forward_pre_hooks:
+            return False
         return not any(module._forward_hooks or module._forward_pre_hooks for module in self.layers.modules())
 
     def _infer(self, x: Tensor) -> Tensor:

@@ -2,82 +2,129 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any, Dict, Generic, List, TypeVar
 
-from ...__helpers.model_descriptor import Architecture, ImageModelDescriptor, StateDict
-from .__arch.aether_core import (
-    aether,
-    clean_state_dict,
-    detect_form,
-    prepare_aether,
-    variant_name,
-)
+from torch import nn
+
+from ...__helpers.model_descriptor import Architecture, ImageModelDescriptor, ModelTiling, StateDict
+from .__arch import aether3_core, aether_core
+from .__arch.aether3_core import aether3
+from .__arch.aether_core import aether
 
 __version__ = "1.1.0"
 
-__all__ = ["AetherNetFusedArch", "AetherNetUnfusedArch", "aether"]
+__all__ = [
+    "ARCHITECTURES",
+    "AetherNet3FusedArch",
+    "AetherNet3UnfusedArch",
+    "AetherNetFusedArch",
+    "AetherNetUnfusedArch",
+    "aether",
+    "aether3",
+]
+
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
-class _AetherNetArch(Architecture[aether]):
+class _AetherNetArch(Architecture[_Network], Generic[_Network]):
+    """A form of a generation."""
+
+    _family: str
     _form: str
+    _core: Any
+    _tiling: ModelTiling
 
     def __init__(self) -> None:
-        super().__init__(id=f"AetherNet-{self._form.title()}", detect=self._is_of_form)
+        super().__init__(id=f"{self._family}-{self._form.title()}", detect=self._is_of_form)
 
     def _is_of_form(self, state_dict: StateDict) -> bool:
-        return detect_form(state_dict) == self._form
+        return bool(self._core.detect_form(state_dict) == self._form)
 
-    def load(self, state_dict: StateDict) -> ImageModelDescriptor[aether]:
+    def _prepare(self, weights: StateDict) -> _Network:
+        raise NotImplementedError
+
+    def load(self, state_dict: StateDict) -> ImageModelDescriptor[_Network]:
         """
         Loads an AetherNet; every parameter is read from the shapes.
 
         Raises:
             ValueError: the weights are damaged; names the first key at fault.
         """
-        weights = clean_state_dict(state_dict)
-        model = prepare_aether(weights)  # which the descriptor loads them into
-        parameters = model.hyperparameters
-        scale = parameters["upscale"]
-        descriptor: ImageModelDescriptor[aether] = ImageModelDescriptor(
+        weights = self._core.clean_state_dict(state_dict)
+        model = self._prepare(weights)  # which the descriptor loads them into
+        parameters: Dict[str, Any] = model.hyperparameters  # type: ignore[assignment]
+        facts = self._core.describe(parameters)
+        size = self._core.variant_name(parameters)
+        scale = facts["upscale"]
+        descriptor: ImageModelDescriptor[_Network] = ImageModelDescriptor(
             model,
             weights,
             architecture=self,
             purpose="Restoration" if scale == 1 else "SR",
-            tags=_tags(parameters),
+            tags=[*([size] if size else []), self._form, *_tags(facts)],
             supports_half=True,
             supports_bfloat16=True,
             scale=scale,
-            input_channels=parameters["in_chans"],
-            output_channels=parameters["out_chans"],
+            input_channels=facts["in_chans"],
+            output_channels=facts["out_chans"],
+            tiling=self._tiling,
         )
-        descriptor.name = _name(parameters)  # type: ignore[attr-defined]
+        name = f"{self._family} {size or '{}dim'.format(facts['embed_dim'])} {scale}x ({self._form})"
+        descriptor.name = name  # type: ignore[attr-defined]
         return descriptor
 
 
-class AetherNetFusedArch(_AetherNetArch):
+def _tags(facts: Dict[str, Any]) -> List[str]:
+    attentions = {"use_channel_attn": "channel attention", "use_spatial_attn": "spatial attention"}
+    return [
+        f"{facts['embed_dim']}dim",
+        f"{sum(facts['depths'])}nb",
+        f"{facts['lk_kernel']}ks",
+        *(tag for argument, tag in attentions.items() if facts.get(argument)),
+    ]
+
+
+class _JuneArch(_AetherNetArch[aether]):
+    _family = "AetherNet"
+    _core = aether_core
+    _tiling = ModelTiling.SUPPORTED
+
+    def _prepare(self, weights: StateDict) -> aether:
+        return aether_core.prepare_aether(weights)
+
+
+class _LaterArch(_AetherNetArch[aether3]):
+    _family = "AetherNet3"
+    _core = aether3_core
+    _tiling = ModelTiling.SUPPORTED
+
+    def _prepare(self, weights: StateDict) -> aether3:
+        return aether3_core.prepare_aether3(weights)
+
+
+class AetherNetFusedArch(_JuneArch):
     """AetherNet with one kernel in each block, as ``aether-install fuse`` writes it."""
 
     _form = "fused"
 
 
-class AetherNetUnfusedArch(_AetherNetArch):
+class AetherNetUnfusedArch(_JuneArch):
     """AetherNet with a large and a small kernel in each block, as training leaves it."""
 
     _form = "unfused"
 
 
-def _tags(parameters: Dict[str, Any]) -> List[str]:
-    variant = variant_name(parameters)
-    return [
-        *([variant] if variant else []),
-        "fused" if parameters["fused_init"] else "unfused",
-        f"{parameters['embed_dim']}dim",
-        f"{sum(parameters['depths'])}nb",
-        f"{parameters['lk_kernel']}ks",
-    ]
+class AetherNet3FusedArch(_LaterArch):
+    """The later generation with one kernel in each block and no running statistics, as it is released."""
+
+    _form = "fused"
 
 
-def _name(parameters: Dict[str, Any]) -> str:
-    variant = variant_name(parameters) or f"{parameters['embed_dim']}dim"
-    form = "fused" if parameters["fused_init"] else "unfused"
-    return f"AetherNet {variant} {parameters['upscale']}x ({form})"
+class AetherNet3UnfusedArch(_LaterArch):
+    """The later generation with a large and a small kernel in each block, as training leaves it."""
+
+    _form = "unfused"
+
+
+ARCHITECTURES = (AetherNetFusedArch, AetherNetUnfusedArch, AetherNet3FusedArch, AetherNet3UnfusedArch)
+"""Every class that spandrel's registry is to know, in this order."""

@@ -15,7 +15,22 @@ import copy
 import math
 import re
 from collections import Counter
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Pattern,
+    Sequence,
+    Tuple,
+    TypeVar,
+    Union,
+)
 
 import torch
 import torch.nn.functional as F
@@ -33,16 +48,20 @@ __all__ = [
     "aether_large",
     "aether_medium",
     "aether_small",
+    "assumed_arguments",
     "build_aether",
     "clean_state_dict",
+    "describe",
     "detect_form",
     "fold_img_range",
     "fuse_state_dict",
     "prepare_aether",
+    "refusal",
     "variant_name",
 ]
 
 StateDict = Dict[str, Tensor]
+Network = TypeVar("Network", bound=nn.Module)
 
 if hasattr(getattr(torch, "compiler", None), "is_compiling"):
     _is_compiling = torch.compiler.is_compiling
@@ -515,6 +534,7 @@ def _in_single_precision(module: Any) -> Any:
     """
     twin = copy.copy(module)
     twin._parameters = {name: None if own is None else own.float() for name, own in module._parameters.items()}
+    twin._buffers = {name: own.float() if own.is_floating_point() else own for name, own in module._buffers.items()}
     twin._modules = {name: _in_single_precision(child) for name, child in module._modules.items()}
     return twin
 
@@ -563,7 +583,14 @@ _FUSED_PART = r"conv\.fused_conv\."
 _UNFUSED_PART = r"conv\.(?:lk_conv\.|sk_conv\.|lk_bias$|sk_bias$)"
 _FFN_PART = r"ffn\.fc1_(?:gate|main)\."
 _SIGNATURE = re.compile(rf"({_PREFIX})layers\.{_NUMBER}\.{_NUMBER}\.(?:{_FUSED_PART}|{_UNFUSED_PART}|{_FFN_PART})")
-_BLOCK_KEY = re.compile(rf"layers\.({_NUMBER})\.({_NUMBER})\.((?:({_FUSED_PART})|({_UNFUSED_PART}))?.*)$")
+
+
+def _block_key(group: str) -> Pattern[str]:
+    """Matches the keys of blocks: group, block, the key inside it; then what makes it fused, or unfused, if so."""
+    return re.compile(rf"{group}\.({_NUMBER})\.({_NUMBER})\.((?:({_FUSED_PART})|({_UNFUSED_PART}))?.*)$")
+
+
+_BLOCK_KEY = _block_key("layers")
 _SHARED_BLOCK = (
     "norm.weight",
     "norm.bias",
@@ -596,23 +623,28 @@ def locate_weights(checkpoint: Mapping[Any, Any]) -> Optional[LocatedWeights]:
     Where a checkpoint holds several, averaged (EMA) weights win over raw ones, and then those that spandrel would
     unwrap. Returns None if there are none; never raises, whatever the checkpoint holds.
     """
-    return _locate(checkpoint, ())
+    found = _find(checkpoint, _SIGNATURE)
+    if found is None:
+        return None
+    weights = {key: value for key, value in found.weights.items() if not _is_bookkeeping(key, value)}
+    return found._replace(weights=weights)
 
 
-def _locate(checkpoint: Mapping[Any, Any], container: Tuple[str, ...]) -> Optional[LocatedWeights]:
-    matches = (_SIGNATURE.match(key) for key in checkpoint if isinstance(key, str))
+def _find(
+    checkpoint: Mapping[Any, Any], signature: Pattern[str], container: Tuple[str, ...] = ()
+) -> Optional[LocatedWeights]:
+    """The entries of a network, bookkeeping included, by keys which only it has; the pattern's group is a prefix."""
+    matches = (signature.match(key) for key in checkpoint if isinstance(key, str))
     prefixes = {match.group(1) for match in matches if match}
     if prefixes:
         prefix = min(prefixes, key=lambda candidate: ("ema" not in candidate, len(candidate), candidate))
         entries = ((key, value) for key, value in checkpoint.items() if isinstance(key, str) and key.startswith(prefix))
-        stripped = {key[len(prefix) :]: value for key, value in entries}
-        weights = {key: value for key, value in stripped.items() if not _is_bookkeeping(key, value)}
-        return LocatedWeights(container, prefix, weights)
+        return LocatedWeights(container, prefix, {key[len(prefix) :]: value for key, value in entries})
     if len(container) < 4:
         for key in _inner_containers(checkpoint):
-            located = _locate(checkpoint[key], (*container, key))
-            if located:
-                return located
+            found = _find(checkpoint[key], signature, (*container, key))
+            if found:
+                return found
     return None
 
 
@@ -631,13 +663,48 @@ def _is_bookkeeping(key: str, value: Any) -> bool:
     return not isinstance(value, Tensor) or value.dim() == 0 or key.rpartition(".")[2] in _BOOKKEEPING
 
 
+def refusal(checkpoint: Mapping[Any, Any]) -> Optional[str]:
+    """
+    Says what a checkpoint's AetherNet is if it cannot be run here although nothing is wrong with it, and what to do.
+
+    Returns None for any other checkpoint; never raises, whatever it holds.
+    """
+    found = _find(checkpoint, _SIGNATURE)
+    return _quantisation(found.weights) if found else None
+
+
+_QUANTISED = re.compile(r"(?:^|\.)(?:zero_point|_packed_params)(?:\.|$)")
+_FAKE_QUANTISED = re.compile(r"(?:^|\.)(?:\w*fake_quant\w*|activation_post_process)(?:\.|$)")
+
+
+def _quantisation(entries: Mapping[str, Any]) -> Optional[str]:
+    """Which kind of quantised model the entries of a network are, if they are one, and what to use instead."""
+    if any(map(_FAKE_QUANTISED.search, entries)):
+        return (
+            "an AetherNet from quantisation-aware training (its keys hold fake_quant), which cannot be run here; "
+            "use the float file that this training started from"
+        )
+    if any(map(_QUANTISED.search, entries)) or any(_is_quantised(key, value) for key, value in entries.items()):
+        return "an int8, quantised AetherNet, which cannot be run here; use the float file it was made from"
+    return None
+
+
+def _is_quantised(key: str, value: Any) -> bool:
+    if not isinstance(value, Tensor):
+        return False
+    return value.is_quantized or (key.endswith("weight") and value.dtype in (torch.int8, torch.uint8))
+
+
 def clean_state_dict(checkpoint: Mapping[Any, Any]) -> StateDict:
     """
     Returns the AetherNet weights in a checkpoint under the network's own keys; see ``locate_weights``.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are none, or they cannot be run here; see ``refusal``.
     """
+    reason = refusal(checkpoint)
+    if reason:
+        raise ValueError(f"this is {reason}")
     located = locate_weights(checkpoint)
     if located is None:
         raise ValueError("these are no AetherNet weights: no key such as layers.0.0.conv.lk_conv.weight")
@@ -648,22 +715,34 @@ def detect_form(checkpoint: Mapping[Any, Any]) -> Optional[str]:
     """
     Returns ``fused`` or ``unfused`` for a checkpoint that holds AetherNet weights, whole or damaged, else None.
 
-    A block of each form makes it ``unfused``. Never raises, so that it can be asked about any network's state dict.
+    A block of each form makes it ``unfused``. None, too, for what ``refusal`` names. Never raises, so that it can be
+    asked about any network's state dict.
     """
-    located = locate_weights(checkpoint)
-    if located is None:
-        return None
-    forms = {form for form, _ in _block_forms(located.weights)}
+    located = None if refusal(checkpoint) else locate_weights(checkpoint)
+    return _form(located.weights, _BLOCK_KEY) if located else None
+
+
+def _form(weights: Iterable[str], block_key: Pattern[str]) -> Optional[str]:
+    forms = {form for form, _ in _block_forms(weights, block_key)}
     if not forms:
         return None
     return "fused" if forms == {"fused"} else "unfused"
 
 
-def _block_forms(weights: Iterable[str]) -> List[Tuple[str, str]]:
+def _block_forms(weights: Iterable[str], block_key: Pattern[str]) -> List[Tuple[str, str]]:
     """The form of each convolution key, in the order of the keys: (form, key)."""
-    matches = ((_BLOCK_KEY.match(key), key) for key in weights)
+    matches = ((block_key.match(key), key) for key in weights)
     parts = ((match[4], match[5], key) for match, key in matches if match)
     return [("fused" if fused else "unfused", key) for fused, unfused, key in parts if fused or unfused]
+
+
+def _the_one_form(weights: Iterable[str], block_key: Pattern[str]) -> str:
+    """The form that all blocks have; weights without a key that tells count as unfused, and lack some."""
+    forms = _block_forms(weights, block_key)
+    for form, key in forms:
+        if form != forms[0][0]:
+            raise _fault(key, f"is {form} while {forms[0][1]} is {forms[0][0]}: fused and unfused blocks are mixed")
+    return forms[0][0] if forms else "unfused"
 
 
 def _fault(key: str, problem: str) -> ValueError:
@@ -682,7 +761,7 @@ def _deduce_aether_params_from_state_dict(state_dict: Mapping[Any, Any]) -> Dict
     """
     weights = clean_state_dict(state_dict)
     parameters = _read_parameters(weights)
-    _check_shapes(weights, _without_weights(**parameters))
+    _check_shapes(weights, _without_weights(aether, **parameters))
     return parameters
 
 
@@ -693,36 +772,16 @@ def _read_parameters(weights: StateDict) -> Dict[str, Any]:
     Sizes that many tensors share are put to the vote, so that a damaged tensor is the one that stands out when
     ``_check_shapes`` compares them all.
     """
-    forms = _block_forms(weights)
-    for form, key in forms:
-        if form != forms[0][0]:
-            raise _fault(key, f"is {form} while {forms[0][1]} is {forms[0][0]}: fused and unfused blocks are mixed")
-    fused = bool(forms) and forms[0][0] == "fused"
-    depths = _deduce_depths(weights, _FUSED_BLOCK if fused else _UNFUSED_BLOCK)
+    fused = _the_one_form(weights, _BLOCK_KEY) == "fused"
+    depths = _deduce_depths(weights, "layers", _FUSED_BLOCK if fused else _UNFUSED_BLOCK)
     blocks = [f"layers.{i}.{j}." for i, depth in enumerate(depths) for j in range(depth)]
-
-    def vote(*axes: Tuple[str, int]) -> int:
-        present = [(key, axis) for key, axis in axes if key in weights and weights[key].dim() == _axes_of(key)]
-        if not present:
-            key = axes[0][0]
-            problem = f"has {weights[key].dim()} axes instead of {_axes_of(key)}" if key in weights else "is missing"
-            raise _fault(key, problem)
-        winner = Counter(weights[key].shape[axis] for key, axis in present).most_common(1)[0][0]
-        if winner == 0:
-            raise _fault(present[0][0], "is empty")
-        return winner
-
-    def vote_in_blocks(*axes: Tuple[str, int]) -> int:
-        return vote(*((block + key, axis) for block in blocks for key, axis in axes))
-
+    vote = _Votes(weights, blocks, _axes_of)
     large = "conv.fused_conv.weight" if fused else "conv.lk_conv.weight"
-    embed_dim = vote_in_blocks(("norm.weight", 0), ("norm.bias", 0), (large, 0))
-    hidden = vote_in_blocks(("ffn.fc1_gate.weight", 0), ("ffn.fc1_gate.bias", 0), ("ffn.fc1_main.bias", 0))
-    lk_kernel = vote_in_blocks((large, 2), (large, 3))
-    sk_kernel = min(3, lk_kernel) if fused else vote_in_blocks(("conv.sk_conv.weight", 2), ("conv.sk_conv.weight", 3))
-    for key, side, limit in ((large, lk_kernel, lk_kernel), ("conv.sk_conv.weight", sk_kernel, lk_kernel)):
-        if side % 2 == 0 or side > limit:
-            raise _fault(blocks[0] + key, f"has a kernel of {side}, which is even or larger than the large one")
+    embed_dim = vote.in_blocks(("norm.weight", 0), ("norm.bias", 0), (large, 0))
+    hidden = vote.in_blocks(("ffn.fc1_gate.weight", 0), ("ffn.fc1_gate.bias", 0), ("ffn.fc1_main.bias", 0))
+    lk_kernel = vote.in_blocks((large, 2), (large, 3))
+    sk_kernel = min(3, lk_kernel) if fused else vote.in_blocks(("conv.sk_conv.weight", 2), ("conv.sk_conv.weight", 3))
+    _check_kernels(blocks[0], large, lk_kernel, sk_kernel)
     num_feat = vote(("conv_before_upsample.0.weight", 0), ("conv_before_upsample.0.bias", 0), ("conv_last.weight", 1))
     return {
         "in_chans": vote(("conv_first.weight", 1)),
@@ -738,24 +797,77 @@ def _read_parameters(weights: StateDict) -> Dict[str, Any]:
     }
 
 
+def _check_kernels(block: str, large: str, lk_kernel: int, sk_kernel: int) -> None:
+    for key, side, limit in ((large, lk_kernel, lk_kernel), ("conv.sk_conv.weight", sk_kernel, lk_kernel)):
+        if side % 2 == 0 or side > limit:
+            raise _fault(block + key, f"has a kernel of {side}, which is even or larger than the large one")
+
+
+class _Votes:
+    """
+    What several tensors say of a size that they share: the most frequent answer.
+
+    Args:
+        weights: a clean state dict.
+        blocks: what the keys of each block start with.
+        axes_of: how many axes the tensor of a key has to have for its answer to count.
+    """
+
+    def __init__(self, weights: StateDict, blocks: Sequence[str], axes_of: Callable[[str], int]) -> None:
+        self.weights = weights
+        self.blocks = blocks
+        self.axes_of = axes_of
+
+    def __call__(self, *axes: Tuple[str, int], formula: Optional[int] = None) -> int:
+        """
+        Returns the size.
+
+        Args:
+            axes: the keys that tell, and along which axis.
+            formula: what one more voice says, if the size also follows from others.
+
+        Raises:
+            ValueError: no tensor tells; names the first key.
+        """
+        present = [(key, axis) for key, axis in axes if key in self.weights and self._counts(key)]
+        if not present:
+            key = axes[0][0]
+            problem = "is missing"
+            if key in self.weights:
+                problem = f"has {self.weights[key].dim()} axes instead of {self.axes_of(key)}"
+            raise _fault(key, problem)
+        voices = [self.weights[key].shape[axis] for key, axis in present]
+        winner = Counter(voices if formula is None else [*voices, formula]).most_common(1)[0][0]
+        if winner == 0:
+            raise _fault(present[0][0], "is empty")
+        return winner
+
+    def in_blocks(self, *axes: Tuple[str, int], formula: Optional[int] = None) -> int:
+        """Returns the size by these keys of every block."""
+        return self(*((block + key, axis) for block in self.blocks for key, axis in axes), formula=formula)
+
+    def _counts(self, key: str) -> bool:
+        return self.weights[key].dim() == self.axes_of(key)
+
+
 def _axes_of(key: str) -> int:
     """How many axes the tensor of a key has."""
     return 1 if key.endswith("bias") or "norm." in key else 2 if ".ffn." in key else 4
 
 
-def _deduce_depths(weights: Iterable[str], block_keys: Sequence[str]) -> Tuple[int, ...]:
+def _deduce_depths(weights: Iterable[str], name: str, block_keys: Sequence[str]) -> Tuple[int, ...]:
     """What most of a block is there of counts as a block, so that neither a lost key nor a stray one changes them."""
-    matches = filter(None, map(_BLOCK_KEY.match, weights))
+    matches = filter(None, map(_block_key(name).match, weights))
     found = Counter((int(match[1]), int(match[2])) for match in matches if match[3] in block_keys)
     blocks = {block for block, keys in found.items() if 2 * keys > len(block_keys)}
     if not blocks:
-        raise _fault(f"layers.0.0.{block_keys[0]}", "is missing, with most of every block")
+        raise _fault(f"{name}.0.0.{block_keys[0]}", "is missing, with most of every block")
     depths: List[int] = []
     for i in range(max(blocks)[0] + 1):
         depths.append(max((j for group, j in blocks if group == i), default=0) + 1)
         for j in range(depths[-1]):
             if (i, j) not in found:
-                raise _fault(f"layers.{i}.{j}.{block_keys[0]}", "is missing, with all of its block")
+                raise _fault(f"{name}.{i}.{j}.{block_keys[0]}", "is missing, with all of its block")
     return tuple(depths)
 
 
@@ -820,32 +932,41 @@ def prepare_aether(
     Raises:
         ValueError: the weights are damaged; names the first key at fault.
     """
-    model = _without_weights(**_read_parameters(weights), img_range=img_range)
+    model = _without_weights(aether, **_read_parameters(weights), img_range=img_range)
     _check_shapes(weights, model)
+    return _with_memory(model, dtype).eval()
+
+
+def _without_weights(network: Callable[..., Network], **parameters: Any) -> Network:
+    """The network with tensors that have shapes and no memory."""
+    with torch.device("meta"):
+        return network(**parameters)
+
+
+def _with_memory(model: Network, dtype: torch.dtype) -> Network:
+    """The same model with memory for its tensors, which holds nothing yet."""
     for module in list(model.modules()):
         for name, placeholder in list(module.named_parameters(recurse=False)):
             empty = torch.empty(placeholder.shape, dtype=dtype)
             module.register_parameter(name, nn.Parameter(empty, requires_grad=placeholder.requires_grad))
-    return model.eval()
+        for name, placeholder in list(module.named_buffers(recurse=False)):
+            own = dtype if placeholder.is_floating_point() else placeholder.dtype
+            module.register_buffer(name, torch.empty(placeholder.shape, dtype=own))
+    return model
 
 
-def _without_weights(**parameters: Any) -> aether:
-    """The network with parameters that have shapes and no memory."""
-    with torch.device("meta"):
-        return aether(**parameters)
-
-
-def _check_shapes(weights: StateDict, model: aether) -> None:
-    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    unknown = next((key for key in weights if key not in shapes), None)
-    for key, shape in shapes.items():
+def _check_shapes(weights: StateDict, model: nn.Module) -> None:
+    expected = model.state_dict()
+    unknown = next((key for key in weights if key not in expected), None)
+    for key, placeholder in expected.items():
+        shape = tuple(placeholder.shape)
         if key not in weights:
             raise _fault(key, "is missing" + (f", and {unknown} is unknown" if unknown else ""))
         if tuple(weights[key].shape) != shape:
             raise _fault(key, f"has shape {tuple(weights[key].shape)}, where the other tensors ask for {shape}")
         if weights[key].is_meta or weights[key].layout != torch.strided:
             raise _fault(key, "holds no values" if weights[key].is_meta else "is sparse")
-        if not weights[key].is_floating_point():
+        if placeholder.is_floating_point() and not weights[key].is_floating_point():
             raise _fault(key, f"holds {weights[key].dtype}, which is no floating-point type")
     if unknown:
         raise _fault(unknown, "does not belong to the network")
@@ -868,17 +989,24 @@ def fuse_state_dict(weights: StateDict) -> StateDict:
         if not conv:
             fused[key] = tensor
         elif f"{block}.conv.fused_conv.weight" not in fused:
-            parts = ("lk_conv.weight", "lk_bias", "sk_conv.weight", "sk_bias")
-            summands = [weights[f"{block}.conv.{part}"] for part in parts]
-            merged = dict(zip(("weight", "bias"), merge_kernels(*summands)))
-            for name, total in merged.items():
-                if total.isinf().any() and not any(summand.isinf().any() for summand in summands):
-                    raise ValueError(
-                        f"{block}.conv.fused_conv.{name} would overflow in {str(total.dtype)[6:]}; convert the file "
-                        "to a wider type first"
-                    )
-                fused[f"{block}.conv.fused_conv.{name}"] = total
+            fused.update(_fused_kernels(weights, f"{block}.conv."))
     return fused
+
+
+def _fused_kernels(weights: StateDict, conv: str) -> StateDict:
+    """The weights of one fused convolution, by the key at which its own start."""
+    parts = [weights[conv + part] for part in ("lk_conv.weight", "lk_bias", "sk_conv.weight", "sk_bias")]
+    weight, bias = merge_kernels(*parts)
+    fused = {f"{conv}fused_conv.weight": weight, f"{conv}fused_conv.bias": bias}
+    _check_overflow(parts, fused)
+    return fused
+
+
+def _check_overflow(sources: Iterable[Tensor], results: StateDict) -> None:
+    """Refuses results that are infinite where nothing that they were computed from is."""
+    for key, result in results.items():
+        if result.isinf().any() and not any(source.isinf().any() for source in sources):
+            raise ValueError(f"{key} would overflow in {str(result.dtype)[6:]}; convert the file to a wider type first")
 
 
 def fold_img_range(weights: StateDict, img_range: float) -> StateDict:
@@ -895,19 +1023,35 @@ def fold_img_range(weights: StateDict, img_range: float) -> StateDict:
         "conv_last.weight": 1.0 / img_range,
         "conv_last.bias": 1.0 / img_range,
     }
+    return _scaled(weights, factors, f"img_range {img_range:g}")
+
+
+def _scaled(weights: StateDict, factors: Mapping[str, float], what: str) -> StateDict:
+    """The weights with some of them multiplied, in float64 and rounded once; ``what`` is folded into them so."""
     folded = dict(weights)
     for key, factor in factors.items():
         before = weights[key]
         wider = "float64" if before.dtype == torch.float32 else "float32"
         after = (before.double() * factor).to(before.dtype)
-        for lost, what in (((after == 0) & (before != 0), "vanish"), (after.isinf() & ~before.isinf(), "overflow")):
+        for lost, how in (((after == 0) & (before != 0), "vanish"), (after.isinf() & ~before.isinf(), "overflow")):
             if lost.any():
                 raise ValueError(
-                    f"img_range {img_range:g} cannot be folded into {key}: {int(lost.sum())} of its weights would "
-                    f"{what} in {str(before.dtype)[6:]}; convert the file to {wider} first"
+                    f"{what} cannot be folded into {key}: {int(lost.sum())} of its weights would "
+                    f"{how} in {str(before.dtype)[6:]}; convert the file to {wider} first"
                 )
         folded[key] = after
     return folded
+
+
+def assumed_arguments(parameters: Mapping[str, Any]) -> Dict[str, float]:  # noqa: ARG001 - the later generation's matter
+    """Returns the arguments of ``build_aether`` that leave no trace in the weights, as a loader has to assume them."""
+    return {"img_range": 1.0}
+
+
+def describe(parameters: Mapping[str, Any]) -> Dict[str, Any]:
+    """Returns what these constructor arguments say of a network, by the names that all generations share."""
+    names = ("embed_dim", "depths", "upscale", "in_chans", "out_chans", "mlp_ratio", "lk_kernel", "sk_kernel")
+    return {name: parameters[name] for name in names}
 
 
 def variant_name(parameters: Mapping[str, Any]) -> Optional[str]:

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench dist clean
 
 demo: .venv/ready
 	$(BIN)/python examples/demo.py
@@ -20,6 +20,13 @@ lint: .venv/ready
 bench: .venv/ready
 	$(BIN)/python tests/bench.py
 
+# The same files from the same sources: no time of building is noted in them.
+dist: export SOURCE_DATE_EPOCH = 315532800
+dist: .venv/ready
+	rm -rf dist build
+	$(BIN)/uv build --quiet --out-dir dist
+	$(BIN)/python installer/onefile/build.py dist/*.whl .cache/wheels dist/aether-install.pyz
+
 .venv/ready: setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -27,4 +34,4 @@ bench: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv .cache build *.egg-info
+	rm -rf .venv .cache build dist *.egg-info

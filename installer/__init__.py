@@ -1,3 +1,3 @@
 """aether-install teaches an installed spandrel to load AetherNet models, and makes those models fast."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

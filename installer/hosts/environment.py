@@ -1,0 +1,83 @@
+"""Where a folder's Python is and which spandrel it would import, told from the files alone; nothing is run."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from .system import System
+
+_PYTHONS = ("bin/python", "bin/python3", "bin/python3.*", "Scripts/python.exe", "python.exe")
+_SITE_PACKAGES = (
+    "Lib/site-packages",
+    "lib/python3*/site-packages",
+    "lib64/python3*/site-packages",
+    "local/lib/python3*/dist-packages",
+    "lib/python3/dist-packages",
+)
+_VERSION = re.compile(r"python3\.(\d+)")
+
+
+def python_in(system: System, folder: Path) -> Path | None:
+    """The interpreter of an environment: a venv, a conda environment, an embedded or a standalone Python."""
+    candidates = (path for pattern in _PYTHONS for path in system.places(pattern, folder))
+    return next((path for path in candidates if os.path.isfile(path) and "config" not in path.name), None)
+
+
+def spandrel_of(system: System, python: Path) -> Path | None:
+    """The folder of the spandrel that an interpreter would import, as its files have it."""
+    packages = (entry / "spandrel" for entry in _search_path(system, python))
+    return next((package for package in packages if os.path.isfile(package / "__init__.py")), None)
+
+
+def site_packages_in(system: System, folder: Path) -> list[Path]:
+    """The site-packages folders of an environment, of a newer Python first."""
+    found = [path for pattern in _SITE_PACKAGES for path in system.places(pattern, folder)]
+    # `lib` and `Lib` are one folder on some systems, and `lib64` is often a link.
+    unique = {os.path.realpath(path): path for path in reversed(found) if os.path.isdir(path)}
+    return sorted(unique.values(), key=lambda path: -_minor_version(path))
+
+
+def _search_path(system: System, python: Path) -> Iterator[Path]:
+    beside = python.parent
+    root = beside.parent if beside.name in ("bin", "Scripts") else beside
+    settings = next((text for folder in (root, beside) if (text := system.read(folder / "pyvenv.cfg"))), None)
+    paths = [path for path in system.places("*._pth", beside) if path.stem.lower().startswith("python")]
+    if paths and settings is None:
+        # An embedded Python: what is in this file, and nothing else unless it says so.
+        lines = [line.strip() for line in (system.read(paths[0]) or "").splitlines()]
+        for line in lines:
+            if line and not line.startswith(("#", "import ")):
+                yield Path(os.path.normpath(beside / line.replace("\\", "/")))
+        if "import site" not in lines:
+            return
+    elif settings is None:
+        # Not an environment: an installation, perhaps known by a link elsewhere.
+        resolved = Path(os.path.realpath(python))
+        root = resolved.parent.parent if resolved.parent.name == "bin" else root
+        version = _VERSION.search(resolved.name)
+        if version:
+            yield system.home / ".local" / "lib" / version.group() / "site-packages"
+    yield from _with_path_files(system, root)
+    values = dict(line.partition("=")[::2] for line in (settings or "").splitlines())
+    values = {name.strip().lower(): value.strip() for name, value in values.items()}
+    base = system.path(values.get("home"))
+    if base and values.get("include-system-site-packages", "").lower() == "true":
+        yield from _with_path_files(system, base.parent if base.name == "bin" else base)
+
+
+def _with_path_files(system: System, root: Path) -> Iterator[Path]:
+    for site_packages in site_packages_in(system, root):
+        yield site_packages
+        for path_file in system.places("*.pth", site_packages):
+            for line in (system.read(path_file) or "").splitlines()[:100]:
+                entry = line.strip()
+                if entry and not entry.startswith(("#", "import ", "import\t")) and "\0" not in entry:
+                    yield Path(os.path.normpath(site_packages / entry))
+
+
+def _minor_version(path: Path) -> int:
+    version = _VERSION.search(str(path))
+    return int(version.group(1)) if version else 0

@@ -1,0 +1,273 @@
+"""
+What is known of each kind of host: where it lives, its Python, its models, its own ways with a model file.
+
+One record a kind; several records share an id where one application comes in several layouts. A new host is one more
+record, and nothing else, unless it notes its place in a configuration file of a form of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from .configuration import (
+    CHAINNER,
+    COMFY_DESKTOP,
+    COMFYUI_DESKTOP_1,
+    INVOKEAI_LAUNCHER,
+    KRITA,
+    SWARMUI_BACKENDS,
+    Configuration,
+)
+from .system import Platform
+
+Systems = tuple[Platform, ...]
+
+_ALL: Systems = ("windows", "macos", "linux")
+_VENVS = ("venv", ".venv", "env")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """
+    A kind of host, as its installer lays it out.
+
+    Paths are relative to the folder that the host lives in, with ``/`` on every system, and may hold ``*``.
+
+    Attributes:
+        id, name: for people and scripts; hosts of one id are told apart by a number.
+        markers: sets of paths; a folder that holds all paths of one of them is a host of this kind.
+        environments: folders that may hold its Python, the likeliest first.
+        vendored: where it carries a spandrel of its own, instead of one in a Python.
+        models: folders for upscale models, the likeliest first; empty if any place will do or none does.
+        models_by: how else a model reaches it.
+        places: where it usually lives, as ``System.places`` takes them.
+        named: what the folder's name holds, where files alone do not tell it from a similar kind.
+        systems: where it exists.
+        configurations: files that tell where it lives.
+        scripts: the programs that its Python runs.
+        suffixes: of the model files that it lists.
+        reader: whether it reads a pickle by spandrel's own unpickler or by torch's ``weights_only``.
+        archive_rule: a pattern for the names inside a ``.pth`` archive that it accepts; empty if it does not look.
+        channels: in which order it feeds colours to the model.
+        half: whether it computes in half precision: never, or wherever the model supports it.
+        restart: what makes it import spandrel anew.
+        note: what its users have to know besides.
+        usable: whether it can be given a model of the user's own.
+    """
+
+    id: str
+    name: str
+    markers: tuple[tuple[str, ...], ...]
+    restart: str
+    environments: tuple[str, ...] = _VENVS
+    vendored: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    models_by: str = ""
+    places: tuple[str, ...] = ()
+    named: str = ""
+    systems: Systems = _ALL
+    configurations: tuple[Configuration, ...] = ()
+    scripts: tuple[str, ...] = ()
+    suffixes: tuple[str, ...] = (".pth", ".pt", ".ckpt", ".safetensors")
+    reader: Literal["spandrel", "weights_only"] = "spandrel"
+    archive_rule: str = ""
+    channels: Literal["RGB", "BGR"] = "RGB"
+    half: Literal["never", "where supported"] = "never"
+    note: str = ""
+    usable: bool = True
+
+
+COMFYUI = Kind(
+    id="comfyui",
+    name="ComfyUI",
+    markers=(
+        ("main.py", "comfy", "nodes.py"),
+        ("main.py", "comfy", "comfy_extras"),
+        ("main.py", "nodes.py", "comfy_extras"),
+        ("main.py", "comfy_api", "comfy_extras"),
+    ),
+    models=("models/upscale_models",),
+    places=("{documents}/comfy/ComfyUI", "{home}/comfy/ComfyUI"),
+    scripts=("main.py",),
+    suffixes=(".pth", ".pt", ".safetensors", ".sft", ".ckpt", ".bin", ".pkl", ".pt2"),
+    reader="weights_only",
+    restart="stop main.py and start it again",
+)
+_STABLE_DIFFUSION_WEBUI = Kind(
+    id="a1111",
+    name="A1111",
+    markers=(("webui.py", "modules/launch_utils.py"), ("webui.py", "launch.py"), ("webui.py", "webui-user.*")),
+    models=("models/ESRGAN",),
+    scripts=("launch.py", "webui.py"),
+    suffixes=(".pth", ".pt"),
+    archive_rule=r"[^/]+/(data\.pkl|data/\d+|version|byteorder|\.data/serialization_id)",
+    channels="BGR",
+    restart="close its console and start it again; *Reload UI* is not enough",
+    note="it lists no .safetensors",
+)
+_FORGE = replace(
+    _STABLE_DIFFUSION_WEBUI,
+    id="forge",
+    name="Forge",
+    markers=(("webui.py", "modules_forge"),),
+    suffixes=(".pth", ".pt", ".safetensors"),
+    archive_rule="",
+    note="it lists .safetensors since February 2025",
+)
+
+KINDS = (
+    replace(
+        COMFYUI,
+        name="ComfyUI, portable",
+        markers=(("python_embeded", "ComfyUI/main.py"),),
+        environments=("python_embeded",),
+        models=("ComfyUI/models/upscale_models",),
+        places=("{home}/ComfyUI_windows_portable*", "{drive}/ComfyUI_windows_portable*"),
+        systems=("windows",),
+        restart="close its console and start its .bat file again",
+    ),
+    replace(
+        COMFYUI,
+        name="Comfy Desktop",
+        markers=(("standalone-env", "ComfyUI/main.py"), ("manifest.json", "ComfyUI/main.py")),
+        environments=("ComfyUI/.venv", "envs/default", "ComfyUI/venv"),
+        models=("../../ComfyUI-Shared/models/upscale_models", "ComfyUI/models/upscale_models"),
+        places=(
+            "{local}/Comfy-Desktop/ComfyUI-Installs/*",
+            "{home}/ComfyUI-Installs/*",
+            "{drive}/Comfy-Desktop/ComfyUI-Installs/*",
+        ),
+        configurations=(COMFY_DESKTOP,),
+        restart="stop the instance in Comfy Desktop and launch it again",
+    ),
+    COMFYUI,
+    replace(
+        COMFYUI,
+        name="ComfyUI desktop, to 0.9",
+        markers=((".venv", "uv-cache", "models", "user"), (".venv", "custom_nodes", "models", "user")),
+        environments=(".venv",),
+        places=("{documents}/ComfyUI",),
+        systems=("windows", "macos"),
+        configurations=(COMFYUI_DESKTOP_1,),
+        restart="restart the application",
+    ),
+    Kind(
+        id="chainner",
+        name="chaiNNer",
+        markers=(("settings.json", "python/python"), ("portable", "python/python")),
+        environments=("python/python",),
+        models_by="any folder, node *Load Model*",
+        places=("{appdata}/chaiNNer",),
+        configurations=(CHAINNER,),
+        scripts=("run.py", "server.py", "server_host.py"),
+        suffixes=(".pt", ".pth", ".ckpt", ".safetensors"),
+        half="where supported",
+        restart="quit chaiNNer and start it again",
+        note="what it calls unsupported is often a file that could not be read",
+    ),
+    replace(
+        _FORGE,
+        name="Forge, one-click package",
+        markers=(("system/python", "webui/modules_forge"),),
+        environments=("system/python", "webui/venv"),
+        models=("webui/models/ESRGAN",),
+        systems=("windows",),
+        restart="close its console and start run.bat again",
+    ),
+    replace(_FORGE, id="reforge", name="reForge", named="reforge"),
+    _FORGE,
+    replace(
+        _STABLE_DIFFUSION_WEBUI,
+        name="A1111, sd.webui.zip",
+        markers=(("system/python", "webui/webui.py"),),
+        environments=("system/python", "webui/venv"),
+        models=("webui/models/ESRGAN",),
+        systems=("windows",),
+        restart="close its console and start run.bat again",
+    ),
+    Kind(
+        id="sdnext",
+        name="SD.Next",
+        markers=(("webui.py", "installer.py"), ("webui.py", "modules/upscaler_spandrel.py")),
+        scripts=("launch.py", "webui.py"),
+        suffixes=(),
+        restart="restart its server",
+        note="it cannot be given an upscale model of one's own: its Spandrel upscaler has a fixed list of models",
+        usable=False,
+    ),
+    _STABLE_DIFFUSION_WEBUI,
+    Kind(
+        id="invokeai",
+        name="InvokeAI",
+        markers=(("invokeai.yaml",), (".venv", "databases"), (".venv/*/invokeai-web*",)),
+        environments=(".venv", "venv"),
+        models_by="*Models*, *Add Model*",
+        places=("{home}/invokeai", "{INVOKEAI_ROOT}"),
+        configurations=(INVOKEAI_LAUNCHER,),
+        scripts=("invokeai-web", "invokeai-web.exe", "run_app.py"),
+        half="where supported",
+        restart="stop it in the launcher and launch it again",
+        note="press *Reidentify* on models that it lists as *Unknown*, since they were added before",
+    ),
+    Kind(
+        id="krita",
+        name="Krita AI Diffusion",
+        markers=((".version", "ComfyUI"), ("venv", "ComfyUI", "uv")),
+        environments=("venv", "python"),
+        models=("models/upscale_models", "ComfyUI/models/upscale_models"),
+        places=("{data}/krita/ai_diffusion/server", "{data}/krita-ai-diffusion/server"),
+        configurations=(KRITA,),
+        scripts=("main.py",),
+        suffixes=COMFYUI.suffixes,
+        reader="weights_only",
+        restart="stop and start the server in the plugin's settings",
+    ),
+    Kind(
+        id="swarmui",
+        name="SwarmUI",
+        markers=(("dlbackend", "src/SwarmUI.csproj"), ("dlbackend", "Data/Backends.fds"), ("dlbackend", "launchtools")),
+        environments=("dlbackend/comfy/python_embeded", "dlbackend/ComfyUI/venv", "dlbackend/comfy/ComfyUI/venv"),
+        models=("Models/upscale_models", "Models/ESRGAN"),
+        configurations=(SWARMUI_BACKENDS,),
+        scripts=("main.py",),
+        suffixes=COMFYUI.suffixes,
+        reader="weights_only",
+        restart="*Server*, *Backends*, restart the backend",
+    ),
+    Kind(
+        id="mangajanai",
+        name="MangaJaNai Converter",
+        markers=(("appstate2.json", "python/python"), ("backend/python/python",)),
+        environments=("python/python", "backend/python/python"),
+        models=("models", "backend/models"),
+        places=("{appdata}/MangaJaNaiConverterGui",),
+        systems=("windows",),
+        scripts=("run_upscale.py",),
+        suffixes=(".pt", ".pth", ".ckpt", ".safetensors"),
+        half="where supported",
+        restart="restart the application",
+    ),
+    Kind(
+        id="vs-spandrel",
+        name="vs-spandrel",
+        markers=(("vsspandrel/spandrel/libs/spandrel/spandrel",),),
+        environments=(),
+        vendored=("vsspandrel/spandrel/libs/spandrel/spandrel",),
+        models_by="any folder, in the script",
+        half="where supported",
+        restart="restart the program that runs the script",
+    ),
+    Kind(
+        id="real-video-enhancer",
+        name="REAL-Video-Enhancer",
+        markers=(("backend/src/pytorch/spandrel",), ("backend/src/spandrel",)),
+        environments=(),
+        vendored=("backend/src/pytorch/spandrel", "backend/src/spandrel"),
+        models_by="its list of models, by *Import*",
+        scripts=("rve-backend.py",),
+        half="where supported",
+        restart="restart the application",
+    ),
+)
+"""Every kind, a special layout before the general one whose markers it has too."""

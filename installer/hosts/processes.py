@@ -1,0 +1,207 @@
+"""The Python processes that run on this machine, as far as their owner may see them; asked in milliseconds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_PS_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Process:
+    """
+    A process that runs Python.
+
+    Attributes:
+        pid: its number.
+        python: the interpreter as it was started: inside a virtual environment the one there.
+        arguments: what came after it on the command line.
+        folder: the current folder, where the system tells it.
+    """
+
+    pid: int
+    python: Path
+    arguments: tuple[str, ...]
+    folder: Path | None = None
+
+    @property
+    def script(self) -> Path | None:
+        """The program that it runs, if that is a file that can be told."""
+        for argument in self.arguments:
+            if not argument.startswith("-"):
+                path = Path(argument)
+                if not path.is_absolute() and self.folder is None:
+                    return None
+                return Path(os.path.normpath((self.folder or path) / path))
+            if argument in ("-c", "-m"):
+                return None
+        return None
+
+
+def running_processes() -> list[Process]:
+    """Python processes, without this one, those that started it and others of aether-install."""
+    found: list[Process] = []
+    with suppress(OSError, ValueError, subprocess.SubprocessError):
+        if sys.platform == "win32":
+            found = list(_of_windows())
+        elif os.path.isdir("/proc/self"):
+            found = list(_of_proc())
+        else:
+            found = list(_of_ps())
+    ours = {os.getpid(), os.getppid()}
+    return [
+        process
+        for process in found
+        if process.pid not in ours and process.python.is_absolute() and not _is_aether_install(process)
+    ]
+
+
+def _is_aether_install(process: Process) -> bool:
+    return any("aether-install" in word or "aether_install" in word for word in process.arguments[:2])
+
+
+def _of_proc() -> Iterator[Process]:
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        # It may have ended, or be another user's.
+        with suppress(OSError):
+            with open(f"/proc/{name}/cmdline", "rb") as file:
+                words = [os.fsdecode(word) for word in file.read(1 << 16).split(b"\0")]
+            if not words[0] or "python" not in os.path.basename(words[0]).lower():
+                continue
+            folder = None
+            with suppress(OSError):
+                folder = Path(os.readlink(f"/proc/{name}/cwd"))
+            yield Process(int(name), _started_as(name, words[0], folder), tuple(words[1:-1]), folder)
+
+
+def _started_as(pid: str, word: str, folder: Path | None) -> Path:
+    """The interpreter by the name that it was started by; the executable itself is that of the base installation."""
+    if os.sep in word:
+        return Path(os.path.normpath((folder or Path("/")) / word))
+    with suppress(OSError):
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            variables = file.read(1 << 20).split(b"\0")
+        path = next((os.fsdecode(entry[5:]) for entry in variables if entry.startswith(b"PATH=")), "")
+        for place in path.split(os.pathsep):
+            if os.path.isabs(place) and os.path.isfile(os.path.join(place, word)):
+                return Path(place, word)
+    with suppress(OSError):
+        return Path(os.readlink(f"/proc/{pid}/exe"))
+    return Path(word)
+
+
+def _of_ps() -> Iterator[Process]:
+    listed = subprocess.run(
+        ["/bin/ps", "-axww", "-o", "pid=,command="],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+        timeout=_PS_SECONDS,
+    )
+    yield from parse_ps(listed.stdout)
+
+
+def parse_ps(listed: str) -> Iterator[Process]:
+    """
+    Processes as ``ps -o pid=,command=`` lists them.
+
+    The words of a command line are joined by spaces there, and a folder such as ``Application Support`` holds one: a
+    word that does not begin like a path or an option is taken for more of the word before it.
+    """
+    for line in listed.splitlines():
+        pid, _, command = line.strip().partition(" ")
+        words: list[str] = []
+        for word in command.split(" "):
+            starts_anew = not words or word.startswith(("/", "-", ".")) or _is_complete(words)
+            if starts_anew:
+                words.append(word)
+            else:
+                words[-1] += f" {word}"
+        name = os.path.basename(words[0]).lower() if words else ""
+        if pid.isdigit() and name.startswith("python"):
+            yield Process(int(pid), Path(words[0]), tuple(words[1:]))
+
+
+def _is_complete(words: list[str]) -> bool:
+    """Whether the last word can end here: an interpreter, a program, an option or anything after a program."""
+    last = os.path.basename(words[-1]).lower()
+    if len(words) == 1:
+        return last.startswith("python")
+    return not words[-1].startswith("/") or last.endswith(".py") or "." in last or last.startswith("invokeai")
+
+
+def _of_windows() -> Iterator[Process]:
+    if sys.platform != "win32":
+        return
+    import ctypes
+    from ctypes import wintypes
+
+    kernel, ntdll = ctypes.WinDLL("kernel32", use_last_error=True), ctypes.WinDLL("ntdll")
+    kernel.OpenProcess.restype = wintypes.HANDLE
+    kernel.OpenProcess.argtypes = (wintypes.DWORD, wintypes.BOOL, wintypes.DWORD)
+    kernel.CloseHandle.argtypes = (wintypes.HANDLE,)
+    kernel.QueryFullProcessImageNameW.argtypes = (
+        wintypes.HANDLE,
+        wintypes.DWORD,
+        wintypes.LPWSTR,
+        ctypes.POINTER(wintypes.DWORD),
+    )
+    ntdll.NtQueryInformationProcess.argtypes = (
+        wintypes.HANDLE,
+        ctypes.c_int,
+        ctypes.c_void_p,
+        wintypes.ULONG,
+        ctypes.POINTER(wintypes.ULONG),
+    )
+    shell = ctypes.WinDLL("shell32")
+    shell.CommandLineToArgvW.restype = ctypes.POINTER(wintypes.LPWSTR)
+    shell.CommandLineToArgvW.argtypes = (wintypes.LPCWSTR, ctypes.POINTER(ctypes.c_int))
+    kernel.LocalFree.argtypes = (ctypes.c_void_p,)
+
+    class UnicodeString(ctypes.Structure):
+        _fields_ = (
+            ("length", wintypes.USHORT),
+            ("maximum", wintypes.USHORT),
+            ("buffer", ctypes.c_void_p),
+        )
+
+    query_limited_information, command_line_information = 0x1000, 60
+    pids, used = (wintypes.DWORD * 16384)(), wintypes.DWORD()
+    kernel.K32EnumProcesses(pids, ctypes.sizeof(pids), ctypes.byref(used))
+    for pid in pids[: used.value // ctypes.sizeof(wintypes.DWORD)]:
+        handle = kernel.OpenProcess(query_limited_information, False, pid)
+        if not handle:
+            continue
+        try:
+            name, size = ctypes.create_unicode_buffer(32768), wintypes.DWORD(32768)
+            if not kernel.QueryFullProcessImageNameW(handle, 0, name, ctypes.byref(size)):
+                continue
+            image = Path(name.value)
+            if not image.name.lower().startswith("python"):
+                continue
+            words = [str(image)]
+            answer = ctypes.create_string_buffer(1 << 17)
+            if (
+                ntdll.NtQueryInformationProcess(handle, command_line_information, answer, len(answer), None) == 0
+                and (text := UnicodeString.from_buffer(answer)).buffer
+            ):
+                line = ctypes.wstring_at(text.buffer, text.length // 2)
+                count = ctypes.c_int()
+                array = shell.CommandLineToArgvW(line, ctypes.byref(count))
+                if array:
+                    words = [array[index] or "" for index in range(count.value)]
+                    kernel.LocalFree(array)
+            # Inside a virtual environment the image is that of the base installation, the first word the one there.
+            named = Path(words[0])
+            yield Process(int(pid), named if named.is_absolute() and named.is_file() else image, tuple(words[1:]))
+        finally:
+            kernel.CloseHandle(handle)

@@ -1,0 +1,79 @@
+"""The hosts that ``--host`` and ``--all`` mean, and the spandrel of each."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import AetherInstallError
+from ..tree.layout import Spandrel
+from .discovery import Discovery, Host, around, below, discover
+from .interpreter import other_interpreter
+from .locate import Located
+from .system import System, this_system
+
+
+def resolve(value: str, discovery: Discovery | None = None, system: System | None = None) -> Host:
+    """
+    The host that a user means by an id that ``hosts`` shows, or by the folder it lives in or a part of that.
+
+    Raises:
+        AetherInstallError: there is no such host, or several are in that folder.
+    """
+    system = system or this_system()
+    if os.sep not in value and (os.altsep is None or os.altsep not in value):
+        discovery = discovery or discover(system=system)
+        for host in discovery.hosts:
+            if host.id == value.lower():
+                return host
+    folder = Path(os.path.abspath(os.path.expanduser(value)))
+    if not os.path.isdir(folder):
+        known = ", ".join(host.id for host in discovery.hosts) if discovery else ""
+        raise AetherInstallError(
+            f"{value} is neither the id of an application found here ({known or 'none was found'}) nor a folder; "
+            "see `aether-install hosts`, or give --host the folder that the application lives in"
+        )
+    discovery = discovery or discover(system=system)
+    for host in discovery.hosts:
+        if os.path.realpath(host.folder) == os.path.realpath(folder):
+            return host
+    part = around(system, folder)
+    found = below(system, folder) or ([part] if part else [])
+    if len(found) > 1:
+        raise AetherInstallError(
+            f"several applications are in {folder}; give --host one of " + ", ".join(str(host.folder) for host in found)
+        )
+    if not found:
+        raise AetherInstallError(
+            f"{folder} is not known as the folder of an application that uses spandrel; name its Python with --python, "
+            "or its site-packages folder with --target"
+        )
+    (host,) = found
+    same = (known for known in discovery.hosts if os.path.realpath(known.folder) == os.path.realpath(host.folder))
+    return next(same, host)
+
+
+def locate_host(host: Host) -> Located:
+    """
+    The spandrel of a host, as the host's own Python tells, or the one that it carries.
+
+    Raises:
+        AetherInstallError: there is none, with ``state`` ``missing``, or its Python does not start.
+    """
+    named_by = ("--host", str(host.folder))
+    if host.kind.vendored and host.spandrel is not None:
+        return Located(Spandrel(host.spandrel.package), named_by=named_by)
+    if host.python is None:
+        raise AetherInstallError(
+            f"no Python was found in {host.folder}, where {host.kind.name} is; start {host.kind.name} and run this "
+            "again while it runs, or name its Python with --python",
+            state="missing",
+        )
+    interpreter = other_interpreter(str(host.python))
+    if interpreter.spandrel is None:
+        raise AetherInstallError(
+            f"{host.kind.name} in {host.folder} has no spandrel; start it once, so that it installs what it needs, or "
+            f"install it with `{host.python} -m pip install spandrel`",
+            state="missing",
+        )
+    return Located(Spandrel(interpreter.spandrel), interpreter, named_by)

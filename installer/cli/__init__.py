@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .. import __version__
+from .hosts import hosts
 from .models import fuse, inspect
 from .tree import spandrel, status, uninstall
 
@@ -25,5 +26,5 @@ def main() -> None:
     """Teach an installed spandrel to load AetherNet models, and make those models fast."""
 
 
-for _command in (spandrel, uninstall, status, fuse, inspect):
+for _command in (spandrel, uninstall, status, hosts, fuse, inspect):
     main.add_command(_command)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
+
+from .where import Where
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -24,7 +27,18 @@ class Place(click.Path):
 
 
 def which_spandrel(command: Command) -> Command:
-    """The options that say which spandrel a command is about."""
+    """The options that say which spandrel a command is about; it gets them as one ``where``."""
+
+    @functools.wraps(command)
+    def with_where(
+        python: str | None, target: Path | None, hosts: tuple[str, ...], all_hosts: bool, **others: Any
+    ) -> Any:
+        named = {"--python": python, "--target": target, "--host": hosts, "--all": all_hosts}
+        given = [option for option, value in named.items() if value or value == ""]
+        if len(given) > 1:
+            raise click.UsageError(f"{' and '.join(given)} each name a spandrel; give one of them")
+        return command(where=Where(python, target, hosts, all_hosts), **others)
+
     python = click.option(
         "--python",
         metavar="EXE",
@@ -37,7 +51,18 @@ def which_spandrel(command: Command) -> Command:
         type=Place(),
         help="The spandrel in this folder: site-packages, or the spandrel package itself. Nothing in it is run.",
     )
-    return python(target(command))
+    host = click.option(
+        "--host",
+        "hosts",
+        metavar="HOST",
+        multiple=True,
+        help="The spandrel of this application: its id as `aether-install hosts` shows it, or the folder that it "
+        "lives in. May be repeated.",
+    )
+    every_host = click.option(
+        "--all", "all_hosts", is_flag=True, help="The spandrel of every application that `aether-install hosts` finds."
+    )
+    return python(target(host(every_host(cast(Command, with_where)))))
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")

@@ -52,6 +52,7 @@ class Kind:
         channels: in which order it feeds colours to the model.
         half: whether it computes in half precision: never, or wherever the model supports it.
         restart: what makes it import spandrel anew.
+        afterwards: what else is to be done once its spandrel loads AetherNet models.
         note: what its users have to know besides.
         usable: whether it can be given a model of the user's own.
     """
@@ -74,6 +75,7 @@ class Kind:
     archive_rule: str = ""
     channels: Literal["RGB", "BGR"] = "RGB"
     half: Literal["never", "where supported"] = "never"
+    afterwards: str = ""
     note: str = ""
     usable: bool = True
 
@@ -164,7 +166,6 @@ KINDS = (
         suffixes=(".pt", ".pth", ".ckpt", ".safetensors"),
         half="where supported",
         restart="quit chaiNNer and start it again",
-        note="what it calls unsupported is often a file that could not be read",
     ),
     replace(
         _FORGE,
@@ -208,7 +209,7 @@ KINDS = (
         scripts=("invokeai-web", "invokeai-web.exe", "run_app.py"),
         half="where supported",
         restart="stop it in the launcher and launch it again",
-        note="press *Reidentify* on models that it lists as *Unknown*, since they were added before",
+        afterwards="press *Reidentify* on models that it lists as *Unknown*, since they were added before",
     ),
     Kind(
         id="krita",
@@ -233,7 +234,7 @@ KINDS = (
         scripts=("main.py",),
         suffixes=COMFYUI.suffixes,
         reader="weights_only",
-        restart="*Server*, *Backends*, restart the backend",
+        restart="restart its backend under *Server*, *Backends*",
     ),
     Kind(
         id="mangajanai",

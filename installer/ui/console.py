@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ..tree.layout import Spandrel
     from .view import View
 
+_OF_NUMBERS = ("unfused", "fused", "largest difference", "speed-up")
+"""Columns whose cells are aligned by their ends."""
+
 _MARKS = {"good": ("bold green", "✔"), "bad": ("bold yellow", "●"), "none": ("bold", "·")}
 
 
@@ -179,7 +182,7 @@ def _draw(view: View) -> None:
     if view.rows:
         table = Table(box=box.ROUNDED, border_style="dim")
         for column in view.columns:
-            table.add_column(column, justify="left" if column in ("", "model", "written") else "right", overflow="fold")
+            table.add_column(column, justify="right" if column in _OF_NUMBERS else "left", overflow="fold")
         for row in view.rows:
             table.add_row(*map(Text, row))
         console.print(table)
@@ -196,7 +199,7 @@ def _plain_lines(view: View) -> Iterator[str]:
         yield f"{name}: {value}"
     for row in view.rows:
         cells = zip(view.columns[1:], row[1:], strict=True)
-        yield f"{row[0]}: " + ", ".join(f"{column} {cell}" for column, cell in cells if cell)
+        yield f"{row[0]}: " + ", ".join(f"{column} {cell}" for column, cell in cells if cell).replace("\n", " in ")
     yield from view.diff.split("\n")[:-1]
     yield from view.advice
 

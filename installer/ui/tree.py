@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ..hosts.locate import Located
     from ..tree.commands import Outcome
 
+RESTART = "Restart programs that use this spandrel."
+
 _STATES = {
     "absent": (
         "this spandrel does not load AetherNet models",
@@ -74,7 +76,7 @@ def install_view(located: Located, outcome: Outcome) -> View:
         view.facts.append(("verified", "this Python loads an AetherNet with it"))
     else:
         view.advice.append("Not verified: no interpreter was asked to load a model.")
-    view.advice.append("Restart programs that use this spandrel.")
+    view.advice.append(RESTART)
     return view
 
 

@@ -1,0 +1,159 @@
+"""Which spandrels a command is about, and doing its work on each of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import AetherInstallError, explained
+from ..ui.console import Console
+
+if TYPE_CHECKING:
+    from ..hosts.discovery import Discovery, Host
+    from ..hosts.locate import Located
+    from ..ui.hosts import Result
+    from ..ui.view import View
+
+
+@dataclass(frozen=True)
+class Where:
+    """
+    What the command line says of where spandrel is; nothing means: in the Python that runs this.
+
+    Attributes:
+        python, target: an interpreter, or a folder.
+        hosts: ids or folders of hosts.
+        all_hosts: every host that is found.
+    """
+
+    python: str | None = None
+    target: Path | None = None
+    hosts: tuple[str, ...] = ()
+    all_hosts: bool = False
+
+    @property
+    def is_default(self) -> bool:
+        """Whether nothing was said."""
+        return self == Where()
+
+
+def on_each(
+    console: Console,
+    where: Where,
+    work: Callable[[Located], View],
+    *,
+    changes: bool = True,
+    teaches: bool = False,
+) -> bool:
+    """
+    Does a command's work on each spandrel that is meant, and shows what came of it.
+
+    Args:
+        work: does it on one spandrel and returns what to show.
+        changes: whether it may change them.
+        teaches: whether it is to make applications load AetherNet models, so that one is to be told if it does not.
+
+    Returns whether all of them end in the state ``installed``; ends the program where one of several has failed.
+
+    Raises:
+        AetherInstallError: the only one has failed.
+    """
+    if where.all_hosts or len(where.hosts) > 1:
+        return _on_several(console, where, work, changes, teaches)
+    if where.hosts:
+        from ..hosts.selection import locate_host, resolve
+        from ..ui.hosts import described_as
+
+        console.progress("looking for applications")
+        host = resolve(where.hosts[0])
+        console.progress(f"asking {host.python} for its spandrel")
+        view = described_as(host, _done(console, locate_host(host), work))
+    else:
+        view = _done(console, _located(console, where), work)
+    hosts = _users_of(view, where, teaches)
+    if hosts is not None:
+        from ..ui.hosts import with_users
+
+        view = with_users(
+            view, hosts, teaches=teaches, tells_if_none=where.is_default and teaches, prefix=Path(sys.prefix)
+        )
+    console.show(view)
+    return bool(view.described["state"] == "installed")
+
+
+def _done(console: Console, found: Located, work: Callable[[Located], View]) -> View:
+    console.subject(found.spandrel)
+    return work(found)
+
+
+def _located(console: Console, where: Where) -> Located:
+    from ..hosts.locate import locate
+
+    if where.python is not None:
+        console.progress(f"asking {where.python} for its spandrel")
+    try:
+        return locate(where.python, where.target)
+    except AetherInstallError as error:
+        if where.is_default:
+            from ..hosts.discovery import discover
+            from ..ui.hosts import how_to_teach
+
+            error.message += f"; {how_to_teach(discover().hosts)}"
+        raise
+
+
+def _users_of(view: View, where: Where, teaches: bool) -> Discovery | None:
+    """The hosts of this machine, where it matters which of them use the spandrel that a command was about."""
+    if not view.described["changed"] and not (where.is_default and teaches):
+        return None
+    from ..hosts.discovery import discover
+
+    return discover()
+
+
+def _on_several(console: Console, where: Where, work: Callable[[Located], View], changes: bool, teaches: bool) -> bool:
+    from ..hosts.discovery import discover
+    from ..ui.hosts import results_view
+
+    console.progress("looking for applications")
+    discovery = discover()
+    console.done()
+    results = list(_results(console, where, discovery, work))
+    console.show(results_view(results, discovery, changes=changes, teaches=teaches))
+    errors = [result.error for result in results if result.error]
+    for error in errors:
+        console.error(error, final=False)
+    if not results:
+        console.error(_nothing_found(), final=False)
+    if errors or not results:
+        sys.exit(1)
+    return all(result.view.described["state"] == "installed" for result in results if result.view)
+
+
+def _results(console: Console, where: Where, discovery: Discovery, work: Callable[[Located], View]) -> Iterator[Result]:
+    from ..hosts.selection import locate_host, resolve
+    from ..ui.hosts import Result
+
+    names: tuple[str | Host, ...] = discovery.hosts if where.all_hosts else where.hosts
+    for number, name in enumerate(names):
+        host = None
+        try:
+            host = resolve(name, discovery) if isinstance(name, str) else name
+            if where.all_hosts and host.spandrel is None and not host.kind.usable:
+                yield Result(host.id, host)
+                continue
+            console.progress(host.kind.name, part=(number, len(names)))
+            found = locate_host(host)
+            yield Result(host.id, host, view=_done(console, found, work))
+        except (AetherInstallError, OSError) as error:
+            told = error if isinstance(error, AetherInstallError) else explained(error)
+            yield Result(host.id if host else str(name), host, error=told)
+
+
+def _nothing_found() -> AetherInstallError:
+    return AetherInstallError(
+        "no application that uses spandrel was found; name the folder of yours with --host, or its Python with --python"
+    )

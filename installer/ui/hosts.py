@@ -1,0 +1,235 @@
+"""What hosts shows, and what the commands about a spandrel show of hosts."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .tree import RESTART
+from .view import View
+
+if TYPE_CHECKING:
+    from ..errors import AetherInstallError
+    from ..hosts.discovery import Discovery, Host
+
+TEACH_ALL = "aether-install spandrel --all"
+
+
+@dataclass(frozen=True)
+class Result:
+    """
+    What a command did to one of several hosts.
+
+    Attributes:
+        named: its id or, of one that could not be found, what the user called it.
+        host: the host.
+        view: what would have been shown of it alone; None if it failed or there was nothing that it could have done.
+        error: why it failed.
+    """
+
+    named: str
+    host: Host | None = None
+    view: View | None = None
+    error: AetherInstallError | None = None
+
+
+def hosts_view(discovery: Discovery, searched: Sequence[Path]) -> View:
+    """The hosts of this machine."""
+    hosts = discovery.hosts
+    that_use = "that uses" if len(hosts) == 1 else "that use"
+    view = View(f"{_how_many(hosts)} found {that_use} spandrel", "good" if hosts else "none")
+    view.columns = ["host", "where", "spandrel", "state", "models go to", "running"]
+    described = []
+    for host in hosts:
+        state, version = host.state, host.spandrel.version if host.spandrel else None
+        models = _inside(host.models, host.folder) if host.models else host.kind.models_by if host.kind.usable else ""
+        running = "yes" if host.running else "no"
+        view.rows.append((host.id, _place(host), version or "", state or "cannot be read", _plain(models), running))
+        described.append(_described(host, version, state))
+    view.described = {"hosts": described}
+    notes = [f"{host.kind.name}: {_plain(host.kind.note)}." for host in hosts if host.kind.note]
+    view.advice += dict.fromkeys(notes)
+    view.advice += [f"{folder} is not a folder." for folder in searched if not os.path.isdir(folder)]
+    if not discovery.complete:
+        view.advice.append("There was no time to look into every folder; name that of a missing one with --search.")
+    view.advice.append(_command(described, hosts) if hosts else _where_else())
+    return view
+
+
+def results_view(results: Sequence[Result], discovery: Discovery, *, changes: bool, teaches: bool) -> View:
+    """
+    What a command did to several hosts, one in a row.
+
+    Args:
+        changes, teaches: whether it changes spandrels, and whether it makes them load AetherNet models.
+    """
+    described = [_facts(result) for result in results]
+    installed = sum(facts["state"] == "installed" for facts in described)
+    view = View(f"AetherNet is installed in {installed} of {_how_many(results)}")
+    is_well = changes or installed == len(results)
+    view.mood = "bad" if not results or not is_well or any(result.error for result in results) else "good"
+    view.columns = ["host", "where", "spandrel", "state", *(["done"] if changes else [])]
+    changed: list[Host] = []
+    for result, facts in zip(results, described, strict=True):
+        if facts["changed"]:
+            changed += [user for user in discovery.using(Path(facts["spandrel"]["path"])) if user not in changed]
+        place = _place(result.host) if result.host else ""
+        row = (result.named, place, facts["spandrel"]["version"] or "", facts["state"] or "")
+        view.rows.append((*row, _done(result, facts)) if changes else row)
+    restart = [host for host in changed if host.running]
+    view.advice += _restart(restart)
+    view.advice += _afterwards(changed) if teaches else []
+    view.described = {"results": described, "restart": [host.kind.name for host in restart]}
+    return view
+
+
+def described_as(host: Host, view: View) -> View:
+    """A view of what was done to one host."""
+    view.facts.insert(0, ("host", f"{host.kind.name} in {host.folder}"))
+    view.described = {"host": host.id, **view.described}
+    return view
+
+
+def with_users(view: View, discovery: Discovery, *, teaches: bool, tells_if_none: bool, prefix: Path) -> View:
+    """
+    A view of what was done to one spandrel, with what that means for the applications that use it.
+
+    Args:
+        teaches: whether it is to load AetherNet models now.
+        tells_if_none: whether to say so if there is no such application.
+        prefix: the environment of the Python that runs this.
+    """
+    users = discovery.using(Path(view.described["spandrel"]["path"]))
+    restart = [host for host in users if host.running] if view.described["changed"] else []
+    view.described["used_by"] = [host.id for host in users]
+    view.described["restart"] = [host.kind.name for host in restart]
+    if restart:
+        view.advice = [line for line in view.advice if line != RESTART] + _restart(restart)
+    if view.described["changed"] and teaches:
+        view.advice += _afterwards(users)
+    if not users and tells_if_none:
+        tool = tool_environment(prefix)
+        nobody = f"no application uses, since {tool} made it for a tool" if tool else "no application found here uses"
+        done, colon, _ = view.headline.partition(":")
+        view.headline = f"{done}{' in a spandrel that' if colon else ', a spandrel that'} {nobody}"
+        view.mood = "bad"
+        view.advice = [line for line in view.advice if line != RESTART]
+        sentence = how_to_teach(discovery.hosts)
+        view.advice.append(sentence[0].upper() + sentence[1:] + ".")
+    return view
+
+
+def tool_environment(prefix: Path) -> str:
+    """The program that made an environment for one command-line tool: uv or pipx; empty if neither did."""
+    if (prefix / "uv-receipt.toml").is_file():
+        return "uv"
+    return "pipx" if (prefix / "pipx_metadata.json").is_file() else ""
+
+
+def how_to_teach(hosts: Sequence[Host]) -> str:
+    """Which applications there are, and the command that teaches them, as a part of a sentence."""
+    if not hosts:
+        return _where_else().rstrip(".").replace("Name", "no application that uses spandrel was found; name", 1)
+    names = ", ".join(dict.fromkeys(host.kind.name for host in hosts))
+    return f"found on this machine: {names}; teach them with `{TEACH_ALL}`, or one with `--host {hosts[0].id}`"
+
+
+def _described(host: Host, version: str | None, state: str | None) -> dict[str, Any]:
+    return {
+        "id": host.id,
+        "name": host.kind.name,
+        "folder": str(host.folder),
+        "python": str(host.python) if host.python and not host.kind.vendored else None,
+        "spandrel": {"version": version, "path": str(host.spandrel.package)} if host.spandrel else None,
+        "state": state,
+        "models": str(host.models) if host.models else None,
+        "formats": list(host.kind.suffixes),
+        "running": bool(host.running),
+        "found_by": host.found_by,
+        "note": host.kind.note or None,
+    }
+
+
+def _facts(result: Result) -> dict[str, Any]:
+    if result.view:
+        return {**result.view.described, "host": result.named}
+    from ..tree.manifest import shipped_payload
+
+    found = result.host.spandrel if result.host else None
+    facts: dict[str, Any] = {
+        "host": result.named,
+        "state": result.error.state if result.error else "missing",
+        "spandrel": {"version": found.version if found else None, "path": str(found.package) if found else None},
+        "payload": {"version": shipped_payload().version},
+        "changed": [],
+    }
+    return {**facts, "error": result.error.message} if result.error else facts
+
+
+def _done(result: Result, facts: dict[str, Any]) -> str:
+    if result.error:
+        return "failed, see below"
+    changed, would_change = len(facts["changed"]), len(facts.get("would_change", ()))
+    if would_change:
+        return f"{would_change} files would change"
+    return f"{changed} files changed" if changed else "nothing to do"
+
+
+def _restart(hosts: Iterable[Host]) -> list[str]:
+    lines = []
+    for host in hosts:
+        processes = " and ".join(str(process.pid) for process in host.running[:3])
+        lines.append(f"Restart {host.kind.name}, which is running (process {processes}): {_plain(host.kind.restart)}.")
+    return lines
+
+
+def _afterwards(hosts: Iterable[Host]) -> list[str]:
+    notes = ((host, host.kind.afterwards or ("" if host.kind.usable else host.kind.note)) for host in hosts)
+    return list(dict.fromkeys(f"{host.kind.name}: {_plain(note)}." for host, note in notes if note))
+
+
+def _command(described: list[dict[str, Any]], hosts: Sequence[Host]) -> str:
+    left = [
+        host for host, facts in zip(hosts, described, strict=True) if facts["state"] != "installed" and host.spandrel
+    ]
+    if not left:
+        return "All that have a spandrel load AetherNet models."
+    only_searched = [host for host in left if host.rank == 2]
+    commands = [f"aether-install spandrel --host {shlex.quote(str(host.folder))}" for host in only_searched]
+    if len(left) > len(only_searched):
+        commands.insert(0, TEACH_ALL)
+    one = f"; one of them: `aether-install spandrel --host {left[0].id}`" if not only_searched and left[1:] else ""
+    return f"To have them load AetherNet models: `{'` and `'.join(commands)}`{one}."
+
+
+def _where_else() -> str:
+    return (
+        "Name the folder of yours with --host, its Python with --python, or a folder to look into with "
+        "`aether-install hosts --search`."
+    )
+
+
+def _how_many(things: Sequence[object]) -> str:
+    return f"{len(things)} application{'' if len(things) == 1 else 's'}"
+
+
+def _place(host: Host) -> str:
+    return f"{host.kind.name}\n{_short(host.folder)}"
+
+
+def _short(path: Path) -> str:
+    home = os.path.expanduser("~")
+    return f"~{os.sep}{path.relative_to(home)}" if path.is_relative_to(home) and str(path) != home else str(path)
+
+
+def _inside(path: Path, folder: Path) -> str:
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else _short(path)
+
+
+def _plain(text: str) -> str:
+    """Without the asterisks that mark, in a record, what is written on a button."""
+    return text.replace("*", "")

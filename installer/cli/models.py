@@ -42,11 +42,14 @@ from .boundary import Boundary
 @click.option("--device", metavar="NAME", help="Where to compare the models: cpu, cuda, ... By default a GPU if any.")
 @click.option("--force", is_flag=True, help="Replace an output that is there.")
 @click.option("--no-verify", is_flag=True, help="Do not compare the fused model with the unfused one.")
+@options.whose_torch
 @options.as_json
-def fuse(models: tuple[Path, ...], output: str, no_verify: bool, as_json: bool, **settings: Any) -> None:
+def fuse(
+    models: tuple[Path, ...], output: str, no_verify: bool, python: str | None, as_json: bool, **settings: Any
+) -> None:
     """Merge the large and small kernels of a model: the same picture, faster."""
     with Boundary(Console(as_json, about_spandrel=False)) as console:
-        console.progress("starting torch")
+        _start_torch(console, python)
         from ..models import fuse as command
         from ..ui.models import batch_view, fuse_view
 
@@ -65,12 +68,36 @@ def fuse(models: tuple[Path, ...], output: str, no_verify: bool, as_json: bool, 
 
 @click.command()
 @click.argument("model", metavar="FILE", type=options.Place())
+@options.whose_torch
 @options.as_json
-def inspect(model: Path, as_json: bool) -> None:
+def inspect(model: Path, python: str | None, as_json: bool) -> None:
     """Say what a model file is."""
     with Boundary(Console(as_json, about_spandrel=False)) as console:
-        console.progress("starting torch")
+        _start_torch(console, python)
         from ..models.inspection import inspect_model
         from ..ui.models import inspect_view
 
         console.show(inspect_view(inspect_model(model)))
+
+
+def in_named_python() -> None:
+    """The command line, run in the Python that ``--python`` named by the one in which that was said."""
+    from . import main
+
+    main(prog_name="aether-install", obj=_HERE)
+
+
+_HERE = object()
+
+
+def _start_torch(console: Console, python: str | None) -> None:
+    """Imports torch, or has the Python that was named run the command line, and ends with its exit status."""
+    if python is not None and click.get_current_context().obj is not _HERE:
+        from ..hosts.elsewhere import run_elsewhere
+
+        console.progress(f"starting {python}")
+        sys.exit(run_elsewhere(python, in_named_python, sys.argv[1:], console.done))
+    console.progress("starting torch")
+    from ..models.available import import_torch
+
+    import_torch()

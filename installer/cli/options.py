@@ -65,6 +65,15 @@ def which_spandrel(command: Command) -> Command:
     return python(target(host(every_host(cast(Command, with_where)))))
 
 
+def whose_torch(command: Command) -> Command:
+    """The options that say whose torch works on a model file."""
+    return click.option(
+        "--python",
+        metavar="EXE",
+        help="Work in this interpreter, with its torch. The default is the interpreter that runs aether-install.",
+    )(command)
+
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 force = click.option(
     "--force", is_flag=True, help="Also where our files were edited; those are kept under another name."

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,22 +107,44 @@ def self_test(executable: str, package: Path) -> str | None:
     return (child.stderr or child.stdout).strip() or f"exit status {child.returncode}, without a word"
 
 
-def _ask(executable: str, question: str, arguments: list[str], seconds: float) -> subprocess.CompletedProcess[str]:
-    # An empty entry of PYTHONPATH means the current folder, where anything might lie; so the program itself drops the
-    # one that -c adds. Other entries are the user's own choice and stay.
-    path = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONIOENCODING": "utf-8"}
-    if not path:
-        del environment["PYTHONPATH"]
+def command_line(executable: str, question: str, arguments: Sequence[str]) -> list[str]:
+    """What runs one of our programs in an interpreter, leaving no bytecode."""
     if os.sep in executable or (os.altsep and os.altsep in executable):
         executable = os.path.abspath(executable)
+    return [executable, *_own_flags(executable), "-B", "-c", program(question), *arguments]
+
+
+def _own_flags(executable: str) -> list[str]:
+    """What the running interpreter was told of where to import from goes for another process of it."""
+    if executable != sys.executable:
+        return []
+    if sys.flags.isolated:
+        return ["-I"]
+    return [*["-E"] * sys.flags.ignore_environment, *["-s"] * sys.flags.no_user_site]
+
+
+def environment() -> dict[str, str]:
+    """
+    The environment variables for a program of ours.
+
+    An empty entry of PYTHONPATH means the current folder, where anything might lie; so the programs themselves drop the
+    one that -c adds. Other entries are the user's own choice and stay.
+    """
+    path = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    if not path:
+        del variables["PYTHONPATH"]
+    return variables
+
+
+def _ask(executable: str, question: str, arguments: list[str], seconds: float) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [executable, "-B", "-c", program(question), *arguments],
+        command_line(executable, question, arguments),
         capture_output=True,
         encoding="utf-8",
         errors="replace",
         stdin=subprocess.DEVNULL,
-        env=environment,
+        env={**environment(), "PYTHONIOENCODING": "utf-8"},
         timeout=seconds,
     )
 

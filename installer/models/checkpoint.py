@@ -8,14 +8,15 @@ import json
 import pickle
 import pickletools
 import re
+import sys
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import IO, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from ..errors import AetherInstallError
 
@@ -129,8 +130,9 @@ def _check_archive(path: Path) -> None:
 
 
 def _unpickle(path: Path, mmap: bool) -> Mapping[Any, Any]:
+    options = {"mmap": True} if mmap and "mmap" in signature(torch.load).parameters else {}  # not in torch 2.0
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        content = torch.load(str(path), map_location="cpu", weights_only=True, **options)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         if found is None:
@@ -151,12 +153,24 @@ def _unpickle(path: Path, mmap: bool) -> Mapping[Any, Any]:
 
 def _read_safetensors(path: Path) -> Checkpoint:
     try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise AetherInstallError(
+            f"{path} cannot be read without safetensors, which {sys.executable} lacks; install it there, or name "
+            "another Python with --python"
+        ) from error
+    try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise AetherInstallError(f"{path} is truncated or damaged ({error}); copy or download it again") from error
     return Checkpoint(path, "safetensors", tensors, metadata)
+
+
+def size_of(tensor: torch.Tensor) -> int:
+    """Bytes of a tensor's values: its ``nbytes``, which torch 2.0 does not have."""
+    return tensor.numel() * tensor.element_size()
 
 
 def write_weights(weights: Mapping[str, torch.Tensor], path: Path, suffix: str, metadata: Mapping[str, str]) -> None:
@@ -194,7 +208,7 @@ def _write_safetensors(weights: Mapping[str, torch.Tensor], file: IO[bytes], met
     ordered = sorted(weights.items(), key=lambda item: (order.index(item[1].dtype), item[0]))
     end = 0
     for key, tensor in ordered:
-        start, end = end, end + tensor.nbytes
+        start, end = end, end + size_of(tensor)
         header[key] = {
             "dtype": _SAFETENSORS_DTYPES[tensor.dtype],
             "shape": list(tensor.shape),
@@ -213,7 +227,7 @@ def _alone(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     alone: dict[str, torch.Tensor] = {}
     for key, tensor in weights.items():
         storage = tensor.untyped_storage()
-        shared = storage.nbytes() != tensor.nbytes or storage.data_ptr() in storages
+        shared = storage.nbytes() != size_of(tensor) or storage.data_ptr() in storages
         alone[key] = (
             tensor.detach().clone(memory_format=torch.contiguous_format) if shared else tensor.detach().contiguous()
         )

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..errors import AetherInstallError
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, size_of
 from .network import core
 
 GENERATION = "2025-06"
@@ -114,7 +114,7 @@ def _claims_too_much(weights: Mapping[str, torch.Tensor], size: int) -> bool:
 
     A file may well be smaller than its tensors, which may share what is in it.
     """
-    return sum(tensor.nbytes for tensor in weights.values()) > 16 * size + 2**26
+    return sum(size_of(tensor) for tensor in weights.values()) > 16 * size + 2**26
 
 
 def _noted_img_range(checkpoint: Checkpoint) -> float | None:

@@ -1,0 +1,75 @@
+"""Runs a command line of ours in another Python, which has the torch that the running one may lack."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import Any
+from zipimport import zipimporter
+
+from ..errors import AetherInstallError
+from .interpreter import command_line, environment, other_interpreter
+
+_OLDEST = (3, 10)
+
+_PACKAGES = (
+    "aether_install",
+    "aether_install.payload",
+    "click",
+    "colorama",
+    "markdown_it",
+    "mdurl",
+    "pygments",
+    "rich",
+)
+"""What is imported there from where it lies for the running Python."""
+
+
+def run_elsewhere(
+    executable: str, function: Callable[[], None], arguments: Sequence[str], ready: Callable[[], None]
+) -> int:
+    """
+    Calls a function of ours in another Python, on this terminal; nothing is installed or written there.
+
+    Args:
+        executable: the other Python.
+        function: what to call, by the name of its module and its own.
+        arguments: what it finds in ``sys.argv[1:]``.
+        ready: called before the other Python takes over the terminal.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        AetherInstallError: it does not start, is no Python, or is too old to run aether-install.
+    """
+    version = other_interpreter(executable).version
+    if tuple(map(int, version.split(".")[:2])) < _OLDEST:
+        raise AetherInstallError(
+            f"{executable} is Python {version}, and work on model files needs 3.10 or later; name another Python that "
+            "has torch with --python"
+        )
+    what = {"module": function.__module__, "function": function.__name__, **_where()}
+    command = command_line(executable, "run_elsewhere", [json.dumps(what), *arguments])
+    ready()
+    with subprocess.Popen(command, env=environment()) as child:
+        while True:
+            try:
+                return child.wait()
+            except KeyboardInterrupt:
+                continue  # It was told as well, and ends in its own way.
+
+
+def _where() -> dict[str, Any]:
+    """Where the packages lie, for the program that imports them from there."""
+    found = {name: spec for name in _PACKAGES if (spec := find_spec(name)) is not None and spec.origin}
+    loader = found["aether_install"].loader
+    archive = os.path.abspath(loader.archive) if isinstance(loader, zipimporter) else None
+    packages = {
+        name: (os.path.abspath(spec.origin or ""), [*map(os.path.abspath, spec.submodule_search_locations or ())])
+        for name, spec in found.items()
+    }
+    return {"archive": archive, "packages": packages}

@@ -342,15 +342,15 @@ class AetherBlock3(nn.Module):
         parts = factors.split(x.shape[-1])
         if self.spatial_attn is None:
             for x_group, y_group, part in zip(x, y, parts):
-                x_group.addcmul_(y_group, part * self.res_scale)
+                x_group.add_(y_group.mul_(part), alpha=self.res_scale)
             return
         weighed = [y_group.mul_(part) for y_group, part in zip(y, parts)]
         largest = torch.stack([group.amax(1) for group in weighed]).amax(0)
         mean = torch.stack([group.sum(1) for group in weighed]).sum(0) / means.shape[0]
         maps = torch.stack([largest, mean]).view(1, 2, height, width)
-        factor = self.spatial_attn.of_maps(maps).view(-1, 1) * self.res_scale
+        factor = self.spatial_attn.of_maps(maps).view(-1, 1)
         for x_group, y_group in zip(x, weighed):
-            x_group.addcmul_(y_group, factor)
+            x_group.add_(y_group.mul_(factor), alpha=self.res_scale)
 
 
 class StageFusion(nn.Module):

@@ -1,0 +1,408 @@
+"""The later generation's network computes what the published one does."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from plain3 import EPS
+from weights3 import FORMS, GOLDEN3, GOLDEN3_NAMES, core3, golden3, plain3_output, read_release, weights3_of
+
+TINY = {"embed_dim": 16, "depths": (1, 2), "lk_kernel": 7, "sk_kernel": 3, "scale": 2}
+BOTH = {**TINY, "use_spatial_attn": True}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "channel attention": TINY,
+    "both attentions": BOTH,
+    "spatial attention": {**BOTH, "use_channel_attn": False},
+    "no attention": {**TINY, "use_channel_attn": False},
+    "layernorm": {**TINY, "norm_type": "layernorm"},
+    "gray, 4x": {**TINY, "in_chans": 1, "scale": 4},
+    "rgba, 3x": {**TINY, "in_chans": 4, "scale": 3},
+    "same size": {**TINY, "scale": 1},
+    "8x": {**TINY, "scale": 8},
+    "wide, 4x": {**TINY, "embed_dim": 70, "scale": 4},
+    "three stages of unequal width": {**TINY, "embed_dim": 17, "depths": (1, 1, 1)},
+    "odd ratio": {**TINY, "embed_dim": 28, "mlp_ratio": 3.3},
+    "equal kernels": {**TINY, "lk_kernel": 5, "sk_kernel": 5},
+    "tiny kernels": {**TINY, "lk_kernel": 1, "sk_kernel": 1},
+    "img_range": {**TINY, "img_range": 255.0},
+    "res_scale": {**BOTH, "res_scale": 1.0},
+    "as narrow as can be": {**TINY, "embed_dim": 1, "depths": (1,), "mlp_ratio": 4.0, "use_channel_attn": False},
+}
+
+
+def noted(config: dict[str, Any]) -> dict[str, float]:
+    return {name: config[name] for name in ("img_range", "res_scale") if name in config}
+
+
+def assert_close(y: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> None:
+    """Within so much of the output's own range."""
+    span = (expected.max() - expected.min()).item()
+    torch.testing.assert_close(y.double(), expected.double(), rtol=0, atol=tolerance * max(span, 1e-3))
+
+
+@pytest.mark.parametrize("name", GOLDEN3_NAMES)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("inference", [True, False], ids=["inference", "with gradients"])
+def test_agrees_with_the_published_network(name: str, form: str, inference: bool) -> None:
+    case = golden3(name)
+    weights = core3().clean_state_dict(case.weights(form))
+    as_noted = core3().build_aether3(weights, **case.noted)
+    folded = core3().build_aether3(core3().fold_arguments(weights, **case.noted))
+    for model in (as_noted, folded):
+        with torch.inference_mode(inference):
+            assert_close(model(case.x), case.y, 5e-6)
+
+
+@pytest.mark.parametrize("name", GOLDEN3_NAMES)
+def test_in_float64_it_agrees_to_the_last_digits(name: str) -> None:
+    case = golden3(name)
+    weights = case.weights("unfused")
+    for inference in (True, False):
+        model = core3().build_aether3(weights, **case.noted, dtype=torch.float64)
+        with torch.inference_mode(inference):
+            assert_close(model(case.x.double()), case.y, 1e-13)
+            assert_close(model.fuse_model()(case.x.double()), case.y, 1e-13)
+
+
+def test_a_release_makes_the_picture_that_its_author_saw() -> None:
+    release = read_release()
+    with np.load(GOLDEN3 / "optimized_fp32.io.npz") as arrays:
+        x, y = torch.from_numpy(arrays["x"]), torch.from_numpy(arrays["y_saved_model"])
+    model = core3().build_aether3(release, res_scale=release["metadata"]["arch_config"]["res_scale"])
+    with torch.inference_mode():
+        assert_close(model(x), y)
+
+
+@pytest.mark.parametrize("name", GOLDEN3_NAMES)
+def test_fuses_to_the_published_weights(name: str) -> None:
+    case = golden3(name)
+    published = case.weights("fused")
+    fused = core3().fuse_state_dict(core3().clean_state_dict(case.weights("unfused")))
+    model = core3().build_aether3(case.weights("unfused")).fuse_model()
+    assert set(fused) == set(published) == set(model.state_dict())
+    for key, tensor in published.items():
+        torch.testing.assert_close(fused[key], tensor, rtol=5e-6, atol=1e-7)
+        assert torch.equal(model.state_dict()[key], fused[key])
+    for key in (key for key in published if ".conv.fused_conv." in key):
+        assert torch.equal(fused[key], published[key])
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (13, 2), (9, 10)], ids=str)
+def test_agrees_with_the_plain_implementation(config: dict[str, Any], size: tuple[int, int]) -> None:
+    weights = weights3_of(**config)
+    x = torch.rand(2, config.get("in_chans", 3), *size) * config.get("img_range", 1.0)
+    expected = plain3_output(x, weights, **config)
+    model = core3().build_aether3(weights, **noted({"res_scale": 0.1, **config}))
+    for _ in range(2):
+        with torch.inference_mode():
+            assert_close(model(x), expected)
+        assert_close(model(x), expected)
+        model.fuse_model()
+
+
+@pytest.mark.parametrize("config", [TINY, BOTH, CONFIGS["no attention"], CONFIGS["layernorm"]], ids=range(4))
+@pytest.mark.parametrize("embed_dim", [48, 34, 20], ids="{} channels".format)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_groups_and_slices_of_large_pictures_join_without_a_seam(
+    config: dict[str, Any], embed_dim: int, dtype: torch.dtype
+) -> None:
+    """Two pictures, so large that they are worked on in slices, and 48, 34 and 20 channels in groups of 16, 34, 10."""
+    config = {**config, "embed_dim": embed_dim, "scale": 1}
+    weights = weights3_of(**config)
+    x = torch.rand(2, 3, 91, 99)
+    expected = plain3_output(x, weights, **config)
+    model = core3().build_aether3(weights, dtype=dtype)
+    with torch.inference_mode():
+        for _ in range(2):
+            assert_close(model(x.to(dtype)), expected, 1e-5 if dtype == torch.float32 else 0.05)
+            model.fuse_model()
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+def test_strips_of_a_large_picture_join_without_a_seam(scale: int) -> None:
+    config = {**TINY, "scale": scale}
+    weights = weights3_of(**config)
+    x = torch.rand(1, 3, 400 // scale, 1500 // scale)
+    with torch.inference_mode():
+        y = core3().build_aether3(weights)(x)
+    assert_close(y, plain3_output(x, weights, **config))
+
+
+def test_computes_the_same_without_onednn() -> None:
+    weights = weights3_of(**BOTH)
+    x = torch.rand(1, 3, 90, 95)
+    with torch.inference_mode(), torch.backends.mkldnn.flags(enabled=False):
+        y = core3().build_aether3(weights)(x)
+    assert_close(y, plain3_output(x, weights, **BOTH))
+
+
+def test_leaves_its_input_alone() -> None:
+    model = core3().build_aether3(weights3_of(**BOTH))
+    x = torch.rand(1, 3, 6, 6).contiguous(memory_format=torch.channels_last)
+    before = x.clone()
+    with torch.inference_mode():
+        first, second = model(x), model(x)
+    assert torch.equal(x, before)
+    assert torch.equal(first, second)
+
+
+def test_takes_the_mean_from_the_file() -> None:
+    weights = weights3_of(**TINY)
+    x = torch.rand(1, 3, 6, 6)
+    usual = core3().build_aether3(weights)
+    weights["mean"] = torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1)
+    other = core3().build_aether3(weights)
+    with torch.inference_mode():
+        assert (usual(x) - other(x)).abs().max() > 0.01
+        assert_close(other(x), plain3_output(x, weights, **TINY))
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("fused", [False, True], ids=["unfused", "fused"])
+def test_reads_every_parameter_off_the_shapes(config: dict[str, Any], fused: bool) -> None:
+    model = core3().aether3(**{**config, "img_range": 1.0, "res_scale": 0.1}, fused_init=fused)
+    parameters = core3()._deduce_aether3_params_from_state_dict(model.state_dict())
+    rebuilt = core3().aether3(**parameters)
+    ignored = {"sk_kernel"} if fused else set()
+    for name, value in model.hyperparameters.items():
+        assert name in ignored or rebuilt.hyperparameters[name] == value, name
+    assert list(rebuilt.state_dict()) == list(model.state_dict())
+
+
+def test_reads_sizes_off_the_shapes_where_no_formula_gives_them() -> None:
+    sizes = {"squeeze": 5, "stage_widths": (3, 8), "upsample_widths": (6, 40)}
+    model = core3().aether3(**{**TINY, "scale": 4}, **sizes)
+    parameters = core3()._deduce_aether3_params_from_state_dict(model.state_dict())
+    assert {name: parameters[name] for name in sizes} == sizes
+
+
+@pytest.mark.parametrize("variant", ["mobile", "tiny", "small", "medium", "large", "pro", "extreme"])
+def test_names_its_variants(variant: str) -> None:
+    with torch.device("meta"):
+        model = core3().aether3_variant(variant, scale=2)
+        fused = core3().aether3_variant(variant, scale=2, fused_init=True, sk_kernel=3)
+    assert core3().variant_name(model.hyperparameters) == core3().variant_name(fused.hyperparameters) == variant
+    assert core3().variant_name({**model.hyperparameters, "embed_dim": 32}) is None
+    assert core3().assumed_arguments(model.hyperparameters)["res_scale"] == model.hyperparameters["res_scale"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("scale", 5),
+        ("scale", 0),
+        ("depths", ()),
+        ("depths", (1, 0)),
+        ("lk_kernel", 8),
+        ("sk_kernel", 13),
+        ("embed_dim", 0),
+        ("embed_dim", 7),
+        ("mlp_ratio", 0.0),
+        ("img_range", 0.0),
+        ("res_scale", float("nan")),
+        ("norm_type", "batch"),
+        ("in_chans", 0),
+    ],
+)
+def test_refuses_arguments_out_of_range(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=name if name not in ("lk_kernel", "sk_kernel") else "kernels"):
+        core3().aether3(**{**TINY, name: value})
+
+
+def test_a_training_step_moves_the_statistics_by_a_tenth_and_reaches_every_parameter() -> None:
+    torch.manual_seed(0)
+    config = {**BOTH, "scale": 4}
+    model = core3().aether3(**config, drop=0.1, drop_path_rate=0.3)
+    seen = []
+    model.stages[0][0].conv.register_forward_hook(lambda _, __, output: seen.append(output.detach()))
+    model(torch.rand(4, 3, 8, 8)).square().mean().backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    without = [name for name, gradient in gradients.items() if gradient is None or not gradient.abs().sum() > 0]
+    assert not without
+    norm, (t,) = model.stages[0][0].norm, seen
+    mean = t.mean((0, 2, 3), keepdim=True)
+    variance = (t - mean).square().mean((0, 2, 3), keepdim=True)
+    torch.testing.assert_close(norm.running_mean, 0.1 * mean)
+    torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * variance)
+    assert all(statistic.grad_fn is None for statistic in (norm.running_mean, norm.running_var))
+
+
+def test_in_training_the_norm_uses_the_batch() -> None:
+    norm = core3().DeploymentNorm(5)
+    x = 3 + 2 * torch.randn(4, 5, 6, 7)
+    variance, mean = torch.var_mean(x, (0, 2, 3), unbiased=False, keepdim=True)
+    torch.testing.assert_close(norm(x), (x - mean) / (variance + EPS).sqrt())
+    with torch.no_grad():
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+    torch.testing.assert_close(norm.eval()(x), (x - mean) / (variance + EPS).sqrt(), rtol=1e-4, atol=1e-5)
+
+
+def test_evaluation_and_fused_training_leave_the_statistics_alone() -> None:
+    model = core3().aether3(**TINY, drop_path_rate=0.0).eval()
+    model.load_state_dict(weights3_of(**TINY))
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    x = torch.rand(1, 3, 8, 8)
+    model(x)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+    fused = model.fuse_model()
+    assert_close(fused.train()(x).detach(), fused.eval()(x).detach())
+
+
+def test_fused_in_inference_it_still_trains() -> None:
+    model = core3().build_aether3(weights3_of(**BOTH))
+    with torch.inference_mode():
+        model.fuse_model()
+    model(torch.rand(1, 3, 8, 8)).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert model.fused
+    assert not [name for name, _ in model.named_buffers() if "running" in name]
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["unfused", "fused"])
+def test_traces_for_pictures_of_any_size(fused: bool) -> None:
+    model = core3().build_aether3(weights3_of(**BOTH))
+    model = model.fuse_model() if fused else model
+    with torch.no_grad():
+        traced = torch.jit.trace(model, torch.rand(1, 3, 8, 8))
+        x = torch.rand(2, 3, 150, 70)
+        assert_close(traced(x), model(x))
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["unfused", "fused"])
+@pytest.mark.parametrize("gradients", [False, True], ids=["inference", "with gradients"])
+def test_exports_for_pictures_of_any_size(fused: bool, gradients: bool) -> None:
+    model = core3().build_aether3(weights3_of(**BOTH))
+    model = model.fuse_model() if fused else model
+    height, width = torch.export.Dim("height", min=2, max=4096), torch.export.Dim("width", min=2, max=4096)
+    with torch.set_grad_enabled(gradients):
+        exported = torch.export.export(model, (torch.rand(1, 3, 8, 9),), dynamic_shapes=({2: height, 3: width},))
+    x = torch.rand(1, 3, 150, 70)
+    with torch.no_grad():
+        assert_close(exported.module()(x), model(x))
+
+
+@torch.no_grad()
+def test_vmap_and_fx_take_it() -> None:
+    model = core3().build_aether3(weights3_of(**BOTH))
+    x = torch.rand(3, 1, 3, 11, 14)
+    expected = torch.stack([model(picture) for picture in x])
+    assert_close(torch.vmap(model)(x), expected)
+    assert_close(torch.fx.symbolic_trace(model)(x[0]), expected[0])
+
+
+def test_compiles_in_one_graph() -> None:
+    model = core3().build_aether3(weights3_of(**BOTH))
+    x = torch.rand(1, 3, 11, 14)
+    torch.compiler.reset()
+    for gradients in (False, True):
+        with torch.set_grad_enabled(gradients):
+            compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+            assert_close(compiled(x).detach(), model(x).detach())
+
+
+def test_runs_under_autocast() -> None:
+    model = core3().build_aether3(weights3_of(**BOTH))
+    x = torch.rand(1, 3, 11, 14)
+    with torch.inference_mode():
+        expected = model(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert_close(model(x), expected, 0.03)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("inference", [True, False], ids=["inference", "with gradients"])
+def test_keeps_the_dtype_it_is_given(dtype: torch.dtype, inference: bool) -> None:
+    weights = weights3_of(**BOTH)
+    model = core3().build_aether3(weights).to(dtype)
+    x = torch.rand(1, 3, 7, 9)
+    with torch.inference_mode(inference):
+        y = model(x.to(dtype))
+    assert y.dtype == dtype
+    assert model.scale_tensor.dtype == torch.int64
+    assert_close(y.detach(), plain3_output(x, weights, **BOTH), 0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("name", ["", "stages.0.0", "stages.1.1.norm", "fusion_convs.0", "norm", "upsample.blocks.0"])
+def test_hooks_are_called_once(dtype: torch.dtype, name: str) -> None:
+    model = core3().build_aether3(weights3_of(**TINY), dtype=dtype)
+    calls = []
+    model.get_submodule(name).register_forward_hook(lambda _, __, output: calls.append(1) or output * 0)
+    x = torch.rand(1, 3, 9, 9, dtype=dtype)
+    with torch.no_grad():
+        y = model(x)
+    assert len(calls) == 1
+    torch.testing.assert_close(y, model.requires_grad_(False)(x), rtol=0, atol=1e-5 if dtype == torch.float32 else 0.05)
+
+
+def test_pickles_and_copies() -> None:
+    model = core3().build_aether3(weights3_of(**BOTH))
+    x = torch.rand(1, 3, 5, 5)
+    with torch.inference_mode():
+        for clone in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert torch.equal(clone(x), model(x))
+            assert clone.hyperparameters == model.hyperparameters
+
+
+@pytest.mark.parametrize("config", [BOTH, CONFIGS["no attention"], CONFIGS["layernorm"]], ids=range(3))
+@pytest.mark.parametrize("form", FORMS)
+def test_folded_arguments_leave_the_picture_as_it_was(config: dict[str, Any], form: str) -> None:
+    weights = weights3_of(**config)
+    if form == "fused":
+        weights = core3().fuse_state_dict(weights)
+    x = 200 * torch.rand(1, 3, 9, 8)
+    expected = core3().build_aether3(weights, img_range=200.0, res_scale=0.37)
+    folded = core3().build_aether3(core3().fold_arguments(weights, img_range=200.0, res_scale=0.37))
+    with torch.inference_mode():
+        assert_close(folded(x), expected(x))
+        assert_close(
+            expected(x),
+            plain3_output(x, weights, **config, img_range=200.0, res_scale=0.37, fused_init=form == "fused"),
+        )
+
+
+def test_nothing_to_fold_changes_nothing() -> None:
+    weights = weights3_of(**BOTH)
+    folded = core3().fold_arguments(weights, img_range=1.0, res_scale=0.1)
+    assert folded is not weights
+    assert all(folded[key] is tensor for key, tensor in weights.items())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [
+        ({"img_range": 1e9}, "conv_first.weight"),
+        ({"img_range": 2e5}, "mean"),
+        ({"res_scale": 1e9}, "stages.0.0.ffn.conv_out.weight"),
+        ({"res_scale": 1e-9}, "stages.0.0.ffn.conv_out.weight"),
+    ],
+)
+def test_a_half_precision_weight_that_folding_would_lose_is_refused_by_its_key(
+    arguments: dict[str, float], key: str
+) -> None:
+    weights = {name: t.half() if t.is_floating_point() else t for name, t in weights3_of(**BOTH).items()}
+    weights["conv_first.weight"] = weights["conv_first.weight"].sign()
+    with pytest.raises(ValueError, match=key):
+        core3().fold_arguments(weights, **arguments)
+
+
+@pytest.mark.parametrize("name", ["img_range", "res_scale"])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_only_positive_numbers_are_folded(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=name):
+        core3().fold_arguments(weights3_of(**TINY), **{name: value})
+
+
+def test_a_merged_weight_beyond_half_precision_is_refused_by_its_key() -> None:
+    weights = {name: t.half() if t.is_floating_point() else t for name, t in weights3_of(**TINY).items()}
+    weights["stages.1.0.norm.weight"] = torch.full_like(weights["stages.1.0.norm.weight"], 6e4)
+    weights["stages.1.0.norm.running_var"] = torch.zeros_like(weights["stages.1.0.norm.running_var"])
+    with pytest.raises(ValueError, match=r"stages\.1\.0\.norm\.weight would overflow in float16"):
+        core3().fuse_state_dict(weights)

@@ -1,0 +1,102 @@
+"""Weights of the later generation: golden files that the published network wrote, and made-up ones of any size."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from plain3 import PlainAether3
+from safetensors.torch import load_file
+
+from aether_install.models.network import core
+
+GOLDEN3 = Path(__file__).with_name("golden3")
+GOLDEN3_NAMES = sorted(path.stem for path in GOLDEN3.glob("*.json"))
+FORMS = ("fused", "unfused")
+
+RELEASE = GOLDEN3 / "optimized_fp32.pth"
+"""A release of the published training, whose metadata holds an object that neither spandrel nor torch reads."""
+
+StateDict = dict[str, torch.Tensor]
+
+
+def core3() -> ModuleType:
+    """The later generation's module, beside the first one's."""
+    return import_module(f"{core().__package__}.aether3_core")
+
+
+def weights3_of(**config: Any) -> StateDict:
+    """Weights for a network of this configuration under which every part of it shows in the picture."""
+    weights: StateDict = {}
+    generator = torch.Generator().manual_seed(0)
+    for key, tensor in PlainAether3(**config).state_dict().items():
+        z = torch.randn(tensor.shape, generator=generator)
+        if key in ("scale_tensor", "mean"):
+            weights[key] = tensor
+        elif key.endswith("running_var"):
+            weights[key] = 0.1 + z.square()
+        elif key.endswith(("norm.weight", "temperature")):
+            weights[key] = 1 + 0.1 * z
+        elif key.endswith("weight"):
+            weights[key] = z / tensor[0].numel() ** 0.5
+        else:
+            weights[key] = 0.2 * z
+    return weights
+
+
+def plain3_output(x: torch.Tensor, weights: StateDict, **config: Any) -> torch.Tensor:
+    """What the plain implementation makes of a picture."""
+    model = PlainAether3(**config)
+    model.load_state_dict(weights)
+    with torch.inference_mode():
+        return model(x)
+
+
+@dataclass(frozen=True)
+class Golden3:
+    """
+    One golden case: its files, the arguments of the network, a picture, and what the published network makes of it.
+
+    ``y`` is in float64; ``span`` is its range.
+    """
+
+    name: str
+    config: dict[str, Any]
+    x: torch.Tensor
+    y: torch.Tensor
+
+    def path(self, form: str) -> Path:
+        return GOLDEN3 / f"{self.name}.{form}.safetensors"
+
+    def weights(self, form: str) -> StateDict:
+        return load_file(self.path(form))
+
+    @property
+    def noted(self) -> dict[str, float]:
+        """The arguments that leave no trace in the weights."""
+        return {name: self.config[name] for name in ("img_range", "res_scale")}
+
+    @property
+    def span(self) -> float:
+        return (self.y.max() - self.y.min()).item()
+
+
+def golden3(name: str) -> Golden3:
+    """Reads a golden case."""
+    config = json.loads((GOLDEN3 / f"{name}.json").read_text())["config"]
+    with np.load(GOLDEN3 / f"{name}.io.npz") as arrays:
+        x, y = torch.from_numpy(arrays["x"]), torch.from_numpy(arrays["y_unfused_f64"])
+    return Golden3(name, config, x, y)
+
+
+def read_release() -> dict[str, Any]:
+    """The release, as a reader gives it that knows the object in its metadata."""
+    with torch.serialization.safe_globals([torch.torch_version.TorchVersion]):
+        release: dict[str, Any] = torch.load(RELEASE, weights_only=True)
+    return release

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Dict, List
 
+import torch
+
 from ...__helpers.model_descriptor import Architecture, ImageModelDescriptor, StateDict
 from .__arch.aether_core import (
     aether,
@@ -13,9 +15,9 @@ from .__arch.aether_core import (
     variant_name,
 )
 
-__version__ = "1.0.0"
+__version__ = "1.1.0"
 
-__all__ = ["AetherNetFusedArch", "AetherNetUnfusedArch", "aether"]
+__all__ = ["ARCHITECTURES", "AetherNetFusedArch", "AetherNetUnfusedArch", "aether"]
 
 
 class _AetherNetArch(Architecture[aether]):
@@ -53,6 +55,15 @@ class _AetherNetArch(Architecture[aether]):
         descriptor.name = _name(parameters)  # type: ignore[attr-defined]
         return descriptor
 
+    def sample(self) -> StateDict:
+        """The weights of a small network in this form; in every form and every process those of the same network."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = aether(embed_dim=8, depths=(2,), upscale=2, num_feat=8)
+            for parameter in model.parameters():
+                torch.nn.init.normal_(parameter, std=0.2)
+        return (model.fuse_model() if self._form == "fused" else model).state_dict()
+
 
 class AetherNetFusedArch(_AetherNetArch):
     """AetherNet with one kernel in each block, as ``aether-install fuse`` writes it."""
@@ -64,6 +75,10 @@ class AetherNetUnfusedArch(_AetherNetArch):
     """AetherNet with a large and a small kernel in each block, as training leaves it."""
 
     _form = "unfused"
+
+
+ARCHITECTURES = (AetherNetFusedArch, AetherNetUnfusedArch)
+"""Every class that spandrel's registry is to know."""
 
 
 def _tags(parameters: Dict[str, Any]) -> List[str]:

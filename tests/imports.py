@@ -21,23 +21,21 @@ for line in sys.stdin:
     for name in [name for name in sys.modules if name.partition(".")[0] == "spandrel"]:
         del sys.modules[name]
     sys.path.insert(0, folder)
-    answer = {"imports": False, "detects": False, "loads_others": False, "warnings": [], "error": ""}
+    answer = {"imports": False, "registered": [], "loads_others": False, "warnings": [], "error": ""}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             import spandrel
             answer["imports"] = spandrel.__file__.startswith(folder)
             ids = [str(support.architecture.id) for support in spandrel.MAIN_REGISTRY]
-            answer["detects"] = {"AetherNet-Fused", "AetherNet-Unfused"} <= set(ids)
+            answer["registered"] = [name for name in ids if name.startswith("AetherNet")]
             other = spandrel.ModelLoader().load_from_state_dict(compact)
             answer["loads_others"] = other.architecture.id == "Compact"
-            if answer["detects"]:
-                from spandrel.architectures.AetherNet import aether
-                for fused in (False, True):
-                    weights = aether(embed_dim=4, depths=(1,), upscale=2, fused_init=fused).state_dict()
-                    loaded = spandrel.ModelLoader().load_from_state_dict(weights)
-                    assert loaded.architecture.id == ("AetherNet-Fused" if fused else "AetherNet-Unfused")
-                    assert loaded(torch.rand(1, 3, 5, 4)).shape == (1, 3, 10, 8)
+            for name in answer["registered"]:
+                weights = spandrel.MAIN_REGISTRY[name].architecture.sample()
+                loaded = spandrel.ModelLoader().load_from_state_dict(weights)
+                assert loaded.architecture.id == name
+                assert loaded(torch.rand(1, 3, 5, 4)).shape[2:] == (5 * loaded.scale, 4 * loaded.scale)
         except BaseException:
             answer["error"] = traceback.format_exc()
     sys.path.remove(folder)
@@ -48,13 +46,22 @@ for line in sys.stdin:
 
 @dataclass(frozen=True)
 class Import:
-    """How importing a spandrel went: does it import, know AetherNet, load other models, and what does it say."""
+    """
+    How importing a spandrel went: does it import, load other models, and what does it say.
+
+    Attributes:
+        registered: ids of the architectures of ours that it knows.
+    """
 
     imports: bool
-    detects: bool
+    registered: list[str]
     loads_others: bool
     warnings: list[str]
     error: str
+
+    @property
+    def detects(self) -> bool:
+        return {"AetherNet-Fused", "AetherNet-Unfused"} <= set(self.registered)
 
     @property
     def clean(self) -> bool:

@@ -20,10 +20,7 @@ _BODY = b"""\
 try:
     from ..architectures import AetherNet as _AetherNet
 
-    MAIN_REGISTRY.add(
-        ArchSupport.from_architecture(_AetherNet.AetherNetFusedArch()),
-        ArchSupport.from_architecture(_AetherNet.AetherNetUnfusedArch()),
-    )
+    MAIN_REGISTRY.add(*(ArchSupport.from_architecture(architecture()) for architecture in _AetherNet.ARCHITECTURES))
 except Exception as _error:
     import sys as _sys
     import warnings as _warnings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Generic, List, TypeVar
 
+import torch
 from torch import nn
 
 from ...__helpers.model_descriptor import Architecture, ImageModelDescriptor, ModelTiling, StateDict
@@ -73,6 +74,19 @@ class _AetherNetArch(Architecture[_Network], Generic[_Network]):
         descriptor.name = name  # type: ignore[attr-defined]
         return descriptor
 
+    def _small(self) -> nn.Module:
+        raise NotImplementedError
+
+    def sample(self) -> StateDict:
+        """The weights of a small network in this form; in every form and every process those of the same network."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model: Any = self._small()
+            for parameter in model.parameters():
+                torch.nn.init.normal_(parameter, std=0.2)
+        weights: StateDict = (model.fuse_model() if self._form == "fused" else model).state_dict()
+        return weights
+
 
 def _tags(facts: Dict[str, Any]) -> List[str]:
     attentions = {"use_channel_attn": "channel attention", "use_spatial_attn": "spatial attention"}
@@ -92,6 +106,9 @@ class _JuneArch(_AetherNetArch[aether]):
     def _prepare(self, weights: StateDict) -> aether:
         return aether_core.prepare_aether(weights)
 
+    def _small(self) -> nn.Module:
+        return aether(embed_dim=8, depths=(2,), upscale=2, num_feat=8)
+
 
 class _LaterArch(_AetherNetArch[aether3]):
     _family = "AetherNet3"
@@ -100,6 +117,9 @@ class _LaterArch(_AetherNetArch[aether3]):
 
     def _prepare(self, weights: StateDict) -> aether3:
         return aether3_core.prepare_aether3(weights)
+
+    def _small(self) -> nn.Module:
+        return aether3(embed_dim=16, depths=(1, 1), scale=2, use_channel_attn=True, use_spatial_attn=True)
 
 
 class AetherNetFusedArch(_JuneArch):

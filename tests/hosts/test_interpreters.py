@@ -19,12 +19,18 @@ from environments import (
     aether_install,
     aether_json,
     make_environment,
+    quietly,
     run,
     script,
     snapshot,
     wheel,
 )
 from imports import import_each
+
+from aether_install.errors import AetherInstallError
+from aether_install.hosts.locate import locate
+from aether_install.tree.commands import install
+from aether_install.tree.manifest import Payload, shipped_payload
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +101,35 @@ def test_what_does_not_load_is_put_back_and_explained(environment: Environment) 
     assert snapshot(environment.root) == before
 
 
+@pytest.mark.parametrize(
+    ("forward", "complaint"),
+    [
+        ("_forward(self, x).no_such_attribute", "no_such_attribute"),
+        ("_forward(self, x) / 0", "not finite"),
+        ("_forward(self, x) * (1 + 1e-3 * self.fused)", "make different pictures"),
+    ],
+    ids=["raises", "not finite", "forms differ"],
+)
+def test_what_loads_but_runs_wrongly_is_put_back(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch, forward: str, complaint: str
+) -> None:
+    """Such as torch 2.1 and 2.2, with which every forward of the first release's payload raised."""
+    before = snapshot(environment.root)
+    files = dict(shipped_payload().files)
+    files["__init__.py"] += f"_forward = aether.forward\naether.forward = lambda self, x: {forward}\n".encode()
+    monkeypatch.setattr("aether_install.tree.commands.shipped_payload", lambda: Payload(files))
+    found = locate(str(environment.python))
+    with pytest.raises(AetherInstallError, match="put back") as caught:
+        install(found.spandrel, check=found.check, progress=quietly)
+    assert complaint in caught.value.details
+    assert snapshot(environment.root) == before
+
+
+def append(path: Path, text: str) -> None:
+    with path.open("a") as file:
+        file.write(text)
+
+
 def test_a_broken_payload_costs_a_warning_and_nothing_else(tmp_path: Path) -> None:
     for name, damage in {
         "syntax": lambda payload: (payload / "__init__.py").write_text("def broken(:\n"),
@@ -102,6 +137,7 @@ def test_a_broken_payload_costs_a_warning_and_nothing_else(tmp_path: Path) -> No
         "core gone": lambda payload: (payload / "__arch" / "aether_core.py").unlink(),
         "all gone": shutil.rmtree,
         "half": lambda payload: (payload / "__init__.py").unlink(),
+        "last one": lambda payload: append(payload / "__init__.py", "ARCHITECTURES += (None,)\n"),
     }.items():
         folder = tmp_path / name
         shutil.unpack_archive(wheel("0.4.2"), folder, "zip")
@@ -109,7 +145,7 @@ def test_a_broken_payload_costs_a_warning_and_nothing_else(tmp_path: Path) -> No
         damage(folder / "spandrel" / "architectures" / "AetherNet")
     for answer in import_each(sorted(tmp_path.iterdir())):
         assert answer.clean
-        assert not answer.detects
+        assert not answer.registered, "all of them or none"
         (warning,) = answer.warnings
         assert "aether-install spandrel --python" in warning
         assert "uninstall" in warning

@@ -107,7 +107,11 @@ def test_what_others_append_stays_and_stays_apart() -> None:
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [(b"FusedArch", b"FusedArch2"), (b"# <<< aether-install <<<\n", b""), (b"\n# >>> aether-install ", b"\n# >>> ")],
+    [
+        (b"ARCHITECTURES", b"ARCHITECTURES[:1]"),
+        (b"# <<< aether-install <<<\n", b""),
+        (b"\n# >>> aether-install ", b"\n# >>> "),
+    ],
     ids=["body", "end marker", "begin marker"],
 )
 def test_an_edit_of_the_block_is_noticed(old: bytes, new: bytes) -> None:
@@ -131,6 +135,12 @@ def test_an_aethernet_of_somebody_else_is_noticed(line: bytes) -> None:
     assert registry.names_architecture(line + PLAIN)
     assert registry.names_architecture(registry.patch(line + PLAIN))
     assert not registry.names_architecture(b"# AetherNet\n" + registry.patch(PLAIN))
+
+
+def test_the_block_names_no_architecture_but_the_package() -> None:
+    block = registry.patch(b"")
+    assert b"ARCHITECTURES" in block
+    assert b"Fused" not in block
 
 
 def test_a_failing_payload_warns_once_and_stops_nothing() -> None:

@@ -14,6 +14,7 @@ from environments import SUPPORTED, UNSUPPORTED, aether_install, aether_json, qu
 from environments import run as run_program
 
 from aether_install.errors import AetherInstallError
+from aether_install.tree import registry
 from aether_install.tree.commands import Outcome, install, status, uninstall
 from aether_install.tree.layout import Spandrel
 from aether_install.tree.manifest import Payload, shipped_payload
@@ -112,6 +113,43 @@ def test_outdated_is_brought_up_to_date(at: Tree, monkeypatch: pytest.MonkeyPatc
     assert at.snapshot() == before
 
 
+RELEASE_0_1_0 = Path(__file__).with_name("release-0.1.0.zip")
+"""The files that the first release wrote into spandrel 0.4.2, each as it wrote it."""
+
+
+@pytest.fixture
+def at_first_release(tmp_path: Path) -> Tree:
+    """What that release made of spandrel 0.4.2."""
+    folder = tmp_path / "first-release"
+    shutil.unpack_archive(wheel("0.4.2"), folder, "zip")
+    at = Tree(folder)
+    for path in (at.registry, next(folder.glob("*.dist-info")) / "RECORD"):
+        path.rename(path.with_name(path.name + ".aether-old"))
+    shutil.unpack_archive(RELEASE_0_1_0, folder)
+    return at
+
+
+@pytest.mark.parametrize("block", ["its block", "the current block"])
+def test_what_the_first_release_installed_is_updated_and_uninstalled(
+    at_first_release: Tree, tmp_path: Path, block: str
+) -> None:
+    at = at_first_release
+    if block == "the current block":
+        at.registry.write_bytes(registry.patch(registry.unpatch(at.registry.read_bytes())))
+    clean = tmp_path / "clean"
+    shutil.unpack_archive(wheel("0.4.2"), clean, "zip")
+    first = Tree(shutil.copytree(at.site_packages, tmp_path / "copy"))
+    assert at.state == "outdated"
+    assert at.install().facts.state.value == "installed"
+    for tree in (at, first):
+        tree.uninstall()
+        assert contents(tree.site_packages) == contents(clean)
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
 def test_outdated_is_uninstalled_by_another_version(at: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     before = at.snapshot()
     install_older(at, monkeypatch)
@@ -183,7 +221,7 @@ def test_an_older_payload_under_a_fresh_spandrel_is_known_as_ours(
         ("architectures/AetherNet/__init__.py", b"AetherNet", b"OtherNet"),
         ("architectures/AetherNet/__arch/aether_core.py", b"1e-6", b"1e-5"),
         ("architectures/AetherNet/aether-install.json", b"{", b"["),
-        ("__helpers/main_registry.py", b"_AetherNet.AetherNetFusedArch()", b"_AetherNet.AetherNetUnfusedArch()"),
+        ("__helpers/main_registry.py", b"_AetherNet.ARCHITECTURES", b"_AetherNet.ARCHITECTURES[:1]"),
         ("__helpers/main_registry.py", b"# <<< aether-install <<<", b"#"),
         ("__helpers/main_registry.py", b"# >>> aether-install ", b"# "),
     ],

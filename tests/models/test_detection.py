@@ -11,11 +11,13 @@ import spandrel
 import spandrel.architectures
 import torch
 from spandrel import MAIN_REGISTRY
+from spandrel.architectures import AetherNet
 from weights import GOLDEN_NAMES, golden
+from weights3 import core3
 
 from aether_install.models.network import core
 
-OURS = ("AetherNet-Fused", "AetherNet-Unfused")
+OURS = {architecture().id for architecture in AetherNet.ARCHITECTURES}
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "AuraSR": {
@@ -51,8 +53,11 @@ def networks() -> list[Any]:
 def test_claims_none_of_spandrels_own_networks(architecture: str, network: type[torch.nn.Module]) -> None:
     weights = network(**ARGUMENTS.get(architecture, {})).state_dict()
     claims = [support.architecture.id for support in MAIN_REGISTRY if support.detect(weights)]
-    assert not set(claims) & set(OURS)
-    assert core().detect_form({"params": weights}) is None
+    assert not set(claims) & OURS
+    for generation in (core(), core3()):
+        assert generation.detect_form(weights) is None
+        assert generation.detect_form({"params": weights}) is None
+        assert generation.refusal(weights) is None
 
 
 @pytest.mark.parametrize("name", GOLDEN_NAMES)
@@ -67,7 +72,7 @@ def test_none_of_spandrels_own_claims_an_aethernet(name: str, form: str) -> None
 
 def test_every_architecture_of_spandrel_is_among_those_built() -> None:
     built = {architecture for architecture, _ in (parameter.values for parameter in networks())}
-    assert built == {str(support.architecture.id) for support in MAIN_REGISTRY} - set(OURS)
+    assert built == {str(support.architecture.id) for support in MAIN_REGISTRY} - OURS
 
 
 def later_generation() -> dict[str, torch.Tensor]:

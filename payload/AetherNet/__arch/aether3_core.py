@@ -865,19 +865,23 @@ def _deduce_scale(weights: StateDict) -> int:
     width = weights["conv_last.weight"].shape[1:2] if "conv_last.weight" in weights else ()
     noted = _integers(weights.get("scale_tensor")) or (0,)
 
-    def faults(scale: int) -> int:
-        steps = _steps(scale)
-        wanted = {f"upsample.blocks.{2 * i}.{part}" for i in range(len(steps)) for part in ("weight", "bias")}
-        last = [weights[key].shape[:1] for key in present if key.startswith(f"upsample.blocks.{2 * len(steps) - 2}.")]
-        misshapen = sum(shape != tuple(steps[-1] ** 2 * size for size in width) for shape in last)
-        return len(present ^ wanted) + misshapen + (noted[0] != scale)
+    def wanted(scale: int) -> List[str]:
+        return [f"upsample.blocks.{2 * i}.{part}" for i in range(len(_steps(scale))) for part in ("weight", "bias")]
 
-    scales = [1, 3, *(2**steps for steps in range(1, len(present) + 1))]
+    def faults(scale: int) -> int:
+        keys = wanted(scale)
+        channels = [weights[key].shape[:1] for key in keys[-2:] if key in weights]
+        misshapen = sum(shape != tuple(_steps(scale)[-1] ** 2 * size for size in width) for shape in channels)
+        return len(present.symmetric_difference(keys)) + misshapen + (noted[0] != scale)
+
+    scales = [1, 3, *(2**steps for steps in range(1, len(present) + 2))]
     scale = min(scales, key=lambda candidate: (faults(candidate), noted[0] != candidate))
     if "scale_tensor" not in weights:
         raise _fault("scale_tensor", "is missing")
     if noted[0] != scale:
-        raise _fault("scale_tensor", f"says {noted[0]}, and the upsampler has the scale {scale}")
+        lacking = [key for key in wanted(noted[0]) if key not in weights] if noted[0] in scales else []
+        alternative = f"; or {lacking[0]} is missing" if lacking else ""
+        raise _fault("scale_tensor", f"says {noted[0]}, where the upsampler has the scale {scale}{alternative}")
     return scale
 
 

@@ -37,11 +37,6 @@ for line in sys.stdin:
         del sys.modules[name]
     sys.path.insert(0, folder)
     import spandrel
-    from spandrel.architectures import AetherNet
-    known = {support.architecture.id for support in spandrel.MAIN_REGISTRY}
-    for architecture in (architecture() for architecture in AetherNet.ARCHITECTURES):
-        if architecture.id not in known:
-            spandrel.MAIN_REGISTRY.add(spandrel.ArchSupport.from_architecture(architecture))
     answers = []
     for file, picture, target in files:
         descriptor = spandrel.ModelLoader().load_from_file(file)

@@ -39,9 +39,7 @@ from .aether_core import (
     _find,
     _form,
     _fused_kernels,
-    _in_groups,
     _is_bookkeeping,
-    _pixels_in_cache,
     _quantisation,
     _scaled,
     _the_one_form,
@@ -304,7 +302,7 @@ class AetherBlock3(nn.Module):
         groups, _, height, width, size = x.shape
         y = [group.reshape(-1, size) for group in self._normalised(x)]
         x = x.view(groups, -1, size)
-        count = _pixels_in_cache(x, self.ffn.conv_out.in_channels)
+        count = _pixels_in_cache(height * width, self.ffn.conv_out.in_channels, x.element_size())
         attended = self.channel_attn is not None or self.spatial_attn is not None
         total = x.new_zeros(groups * size, dtype=torch.promote_types(x.dtype, torch.float32))
         for x_slice, *y_slices in zip(x.split(count, 1), *(group.split(count) for group in y)):
@@ -351,6 +349,33 @@ class AetherBlock3(nn.Module):
         factor = self.spatial_attn.of_maps(maps).view(-1, 1)
         for x_group, y_group in zip(x, weighed):
             x_group.add_(y_group.mul_(factor), alpha=self.res_scale)
+
+
+def _in_groups(x: Tensor) -> Tensor:
+    """
+    Copies (B, C, H, W) to (G, B, H, W, C/G): G contiguous channels-last tensors, of up to 16 channels where C divides.
+
+    oneDNN's depthwise convolutions of so few are several times as fast as those of more than 64. Small pictures stay in
+    one group: calls would cost more than they gain.
+    """
+    batch, channels, height, width = x.shape
+    size = channels
+    if batch * height * width >= 2**13:
+        size = next((size for size in range(16, 7, -1) if channels % size == 0), channels)
+    grouped = x.permute(0, 2, 3, 1).unflatten(3, (channels // size, size)).permute(3, 0, 1, 2, 4)
+    return grouped.clone(memory_format=torch.contiguous_format)
+
+
+def _pixels_in_cache(pixels: int, hidden: int, element_size: int) -> int:
+    """
+    How many of a picture's pixels to work on at a time.
+
+    Their hidden units take half a megabyte for each thread, which caches hold; but there are never so few that matrix
+    products stop paying.
+    """
+    cached = torch.get_num_threads() * 2**19 // (hidden * element_size)
+    slices = max(1, pixels // max(512, min(cached, pixels // 4)))
+    return -(-pixels // slices)
 
 
 class StageFusion(nn.Module):
@@ -546,12 +571,9 @@ class aether3(nn.Module):  # noqa: N801 - beside aether, the first generation
         self.hyperparameters["fused_init"] = True
         return self
 
-    # How it runs on which device, and the end of it, are as in the first generation.
+    # Which way it runs, and where, is decided as in the first generation.
     forward = aether.forward
-    _infer = aether._infer
     _is_plain_cpu_inference = aether._is_plain_cpu_inference
-    _reconstruct = aether._reconstruct
-    _reconstruct_in_strips = aether._reconstruct_in_strips
 
     @property
     def layers(self) -> nn.Module:
@@ -574,6 +596,39 @@ class aether3(nn.Module):  # noqa: N801 - beside aether, the first generation
         deep = self.norm(self.quant_fusion_layer(torch.cat(features, 1))) + shallow
         return self.conv_after_body(deep) + deep
 
+    def _reconstruct(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, in_chans, scale*H, scale*W)."""
+        return self.conv_last(self.upsample(self.conv_before_upsample(x)))
+
+    def _infer(self, x: Tensor) -> Tensor:
+        """``forward`` for inference on a CPU."""
+        # Only oneDNN is fast at channels-last convolutions; others, as in PyTorch for Macs, are many times slower.
+        onednn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+        body = self._body_ if onednn else self._body
+        return self._restore(self._reconstruct_in_strips(body(self._centre(x))))
+
+    def _reconstruct_in_strips(self, x: Tensor) -> Tensor:
+        """
+        ``_reconstruct``, a strip of rows at a time, so that the wide tensors of the upsampler never exist whole.
+
+        One output pixel sees at most three input rows to either side (3x3 convolutions at scales 1, 1, 1 or 1, 1, 2, 4,
+        ...: 1 + 1 + 1/2 + 1/4 + ... < 3), so a strip with three more rows on each side is right in its middle.
+        """
+        halo = 3
+        batch, _, height, width = x.shape
+        scale = self.upscale
+        rows = max(64, 2**18 // (width * scale * scale))
+        if rows + halo >= height:
+            return self._reconstruct(x).contiguous()
+        out = x.new_empty(batch, self.conv_last.out_channels, height * scale, width * scale)
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            above = min(top, halo)
+            strip = self._reconstruct(x[:, :, top - above : bottom + halo])
+            strip = strip[:, :, above * scale : (above + bottom - top) * scale]
+            out[:, :, top * scale : bottom * scale] = strip
+        return out
+
     def _body_(self, x: Tensor) -> Tensor:
         """``_body`` for inference: channels-last, in place wherever it can be, and one picture after the other."""
         if x.shape[0] != 1:
@@ -582,7 +637,7 @@ class aether3(nn.Module):  # noqa: N801 - beside aether, the first generation
         shallow = self.conv_first(x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2))
         deep = _in_groups(shallow)
         groups, _, height, width, size = deep.shape
-        count = _pixels_in_cache(deep.view(groups, -1, size), groups * size)
+        count = _pixels_in_cache(height * width, groups * size, deep.element_size())
         features = []
         for stage, fusion_conv in zip(self.stages, self.fusion_convs):
             for block in stage:  # type: ignore[attr-defined]

@@ -209,9 +209,7 @@ def fuse(model: Path, output: Path, options: Options, progress: Progress) -> Fus
     except FileExistsError as error:
         raise _exists(output) from error
     except OSError as error:
-        raise AetherInstallError(
-            f"{output} cannot be written ({error.strerror or error}); choose another place or make room"
-        ) from error
+        raise AetherInstallError(f"{output} cannot be written ({error.strerror or error}); {_remedy(error)}") from error
     return Fused(
         source=source,
         output=output,
@@ -221,6 +219,12 @@ def fuse(model: Path, output: Path, options: Options, progress: Progress) -> Fus
         sizes=(model.stat().st_size, size),
         comparison=comparison,
     )
+
+
+def _remedy(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "choose another place, or close the program that has it open"
+    return "choose another place or make room"
 
 
 def _check_paths(model: Path, output: Path, force: bool) -> None:

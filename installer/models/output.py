@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
@@ -16,6 +17,9 @@ from ..durable import sync_folder
 def whole_file(path: Path, overwrite: bool) -> Iterator[Path]:
     """
     Yields a name to write a file under, which gets its real name if the block ends well and vanishes if it does not.
+
+    The block has to let go of the file, open or mapped, before it ends: Windows neither renames nor removes what is
+    held. What an error that leaves the block still refers to is let go of here.
 
     Where the system can (Linux), the file has no name at all until it is complete, so that not even a killed process
     leaves a trace. A missing folder is made.
@@ -30,10 +34,22 @@ def whole_file(path: Path, overwrite: bool) -> Iterator[Path]:
         raise FileExistsError(f"{path} exists")
     missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
+    # As short as any name, for the file's own may be as long as names can be.
+    temporary = path.with_name(f".{sha256(os.fsencode(path.name)).hexdigest()[:16]}.aether-new")
     try:
-        with _in_place(path, overwrite) as source:
+        temporary.unlink(missing_ok=True)
+        descriptor = _open_nameless(path.parent)
+        with (
+            _named(path, temporary, overwrite)
+            if descriptor is None
+            else _nameless(path, temporary, overwrite, descriptor) as source
+        ):
             yield source
-    except BaseException:
+        sync_folder(path.parent)
+    except BaseException as error:
+        _let_go(error)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         for folder in missing:
             with suppress(OSError):
                 folder.rmdir()
@@ -41,31 +57,30 @@ def whole_file(path: Path, overwrite: bool) -> Iterator[Path]:
 
 
 @contextmanager
-def _in_place(path: Path, overwrite: bool) -> Iterator[Path]:
-    # As short as any name, for the file's own may be as long as names can be.
-    temporary = path.with_name(f".{sha256(os.fsencode(path.name)).hexdigest()[:16]}.aether-new")
-    temporary.unlink(missing_ok=True)
-    descriptor = _open_nameless(path.parent)
-    nameless = descriptor is not None
-    if descriptor is None:
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+def _named(path: Path, temporary: Path, overwrite: bool) -> Iterator[Path]:
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    yield temporary
+    with open(temporary, "rb+") as file:
+        os.fsync(file.fileno())
+    if not overwrite and os.path.lexists(path):
+        raise FileExistsError(f"{path} exists")
+    os.replace(temporary, path)
+
+
+@contextmanager
+def _nameless(path: Path, temporary: Path, overwrite: bool, descriptor: int) -> Iterator[Path]:
     try:
-        source = Path(f"/proc/self/fd/{descriptor}") if nameless else temporary
-        yield source
+        yield Path(f"/proc/self/fd/{descriptor}")
         os.fsync(descriptor)
-        if nameless and not os.path.lexists(path):
+        if not os.path.lexists(path):
             _link(descriptor, path)
-        elif not overwrite and os.path.lexists(path):
-            raise FileExistsError(f"{path} exists")
-        else:
-            if nameless:
-                _link(descriptor, temporary)
+        elif overwrite:
+            _link(descriptor, temporary)
             os.replace(temporary, path)
-        sync_folder(path.parent)
+        else:
+            raise FileExistsError(f"{path} exists")
     finally:
         os.close(descriptor)
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _open_nameless(folder: Path) -> int | None:
@@ -81,3 +96,10 @@ def _open_nameless(folder: Path) -> int | None:
 def _link(descriptor: int, path: Path) -> None:
     # Given a folder's descriptor, which the absolute source makes irrelevant, Python follows the link under /proc.
     os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor, follow_symlinks=True)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Clears the variables of the functions that an error ended, and those that led to it: they may hold the file."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

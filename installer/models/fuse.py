@@ -14,10 +14,11 @@ from typing import Protocol
 import torch
 
 from ..errors import AetherInstallError
-from .checkpoint import PICKLE_SUFFIXES, SAFETENSORS_SUFFIX, read_checkpoint, write_weights
+from .checkpoint import PICKLE_SUFFIXES, SAFETENSORS_SUFFIX, read_checkpoint
 from .identify import Identity, identify
 from .network import core
 from .output import whole_file
+from .saving import write_weights
 
 OUTPUT_SUFFIXES = (".pth", SAFETENSORS_SUFFIX)
 

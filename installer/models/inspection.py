@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .checkpoint import PICKLE_SUFFIXES, SAFETENSORS_SUFFIX, Checkpoint, pickled_names, read_checkpoint
+from .checkpoint import PICKLE_SUFFIXES, SAFETENSORS_SUFFIX, Checkpoint, read_checkpoint
 from .identify import GENERATION, LATER_GENERATION, Identity, identify, is_later_generation, looks_like
 from .network import core
 
@@ -101,7 +101,7 @@ def _obstacle(checkpoint: Checkpoint) -> str | None:
     if suffix not in suffixes:
         return f"it goes by the name, which should end in {' or '.join(suffixes)}"
     if checkpoint.format == "pth":
-        forbidden = sorted(pickled_names(checkpoint.path) - _ALLOWED_BY_SPANDREL)
+        forbidden = sorted(checkpoint.imports - _ALLOWED_BY_SPANDREL)
         if forbidden:
             names = ", ".join(".".join(name) for name in forbidden)
             return (

@@ -26,8 +26,8 @@ from test_loading import CONTAINERS
 from weights import GOLDEN_NAMES, StateDict, golden, plain_output, weights_of
 
 from aether_install.errors import AetherInstallError
-from aether_install.models import checkpoint
 from aether_install.models import fuse as command
+from aether_install.models import saving
 from aether_install.models.network import core
 
 SMALL = {"embed_dim": 8, "depths": (1, 2), "upscale": 2}
@@ -315,7 +315,7 @@ def current_umask() -> int:
 
 def test_a_file_that_does_not_verify_is_not_kept(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def write_wrongly(weights: StateDict, *rest: Any) -> None:
-        checkpoint.write_weights({key: tensor * 1.01 for key, tensor in weights.items()}, *rest)
+        saving.write_weights({key: tensor * 1.01 for key, tensor in weights.items()}, *rest)
 
     monkeypatch.setattr(command, "write_weights", write_wrongly)
     (tmp_path / "there.pth").write_bytes(b"precious")
@@ -470,7 +470,7 @@ def test_safetensors_are_those_of_the_library_to_the_byte(tmp_path: Path, metada
     dtypes = [torch.float16, torch.float64, torch.bfloat16, torch.float32]
     weights = {key: tensor.to(dtypes[i % 4]) for i, (key, tensor) in enumerate(weights_of(**SMALL).items())}
     weights |= {"scalar": torch.tensor(2.0), "empty": torch.zeros(3, 0), 'ké"y': torch.zeros(1).bfloat16()}
-    checkpoint.write_weights(weights, tmp_path / "model.safetensors", ".safetensors", metadata)
+    saving.write_weights(weights, tmp_path / "model.safetensors", ".safetensors", metadata)
     assert (tmp_path / "model.safetensors").read_bytes() == save(weights, metadata or None)
 
 

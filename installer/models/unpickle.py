@@ -1,0 +1,239 @@
+"""
+Reads what ``torch.save`` wrote, weights and plain values only; nothing that a file names is imported or run.
+
+``torch.load`` with ``weights_only`` is as careful, but refuses more (version numbers that some trainers note), warns of
+what only newer releases of torch know, and fails in many ways on damaged files.
+
+Source: torch/serialization.py; https://docs.pytorch.org/docs/stable/notes/serialization.html
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import mmap
+import pickle
+import sys
+import zipfile
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import torch
+
+LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""How files begin that torch wrote before 1.6, as do those it writes today on request."""
+
+Name = tuple[str, str]
+"""The module and the name of something that a pickle asks its reader to import."""
+
+_HEADERS_BEFORE_THE_CONTENT = 3
+"""Of a legacy file, each a pickle: the magic number, the protocol, and facts about the machine that wrote it."""
+
+_ZIP_HEADER = 30
+"""Bytes of a zip entry's own header without name and extra field, whose lengths are its last two numbers."""
+
+
+class ForbiddenError(Exception):
+    """A pickle asks for something that is no weights; ``args[0]`` says what."""
+
+
+class Quantised(NamedTuple):
+    """Stands for a tensor of a quantised type, which cannot be worked with."""
+
+    dtype: str
+
+
+class _Text(str):
+    """A string of a class of its own, such as torch's version; an instance takes whatever attributes it had."""
+
+
+class _Storage(NamedTuple):
+    """One-dimensional; ``values`` is None for a quantised type."""
+
+    values: torch.Tensor | None
+    dtype: str
+
+
+class _Dtype(NamedTuple):
+    """What a storage class stands for; ``dtype`` is None for a quantised type, ``width`` is in bytes."""
+
+    name: str
+    dtype: torch.dtype | None
+    width: int = 0
+
+
+_STORAGES = {
+    **{
+        f"{name}Storage": _Dtype(str(dtype)[6:], dtype, torch.empty(0, dtype=dtype).element_size())
+        for name, dtype in {
+            "Double": torch.float64,
+            "Float": torch.float32,
+            "Half": torch.float16,
+            "BFloat16": torch.bfloat16,
+            "Long": torch.int64,
+            "Int": torch.int32,
+            "Short": torch.int16,
+            "Char": torch.int8,
+            "Byte": torch.uint8,
+            "Bool": torch.bool,
+            "ComplexFloat": torch.complex64,
+            "ComplexDouble": torch.complex128,
+            "Untyped": torch.uint8,
+        }.items()
+    },
+    **{f"{name}Storage": _Dtype(name.lower(), None) for name in ("QInt8", "QUInt8", "QInt32", "QUInt4x2", "QUInt2x4")},
+}
+
+_QSCHEMES = ("per_tensor_affine", "per_channel_affine", "per_tensor_symmetric", "per_channel_symmetric")
+
+
+def _rebuild_tensor(storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Any:
+    return Quantised(storage.dtype) if storage.values is None else storage.values.as_strided(size, stride, offset)
+
+
+def _rebuild_parameter(data: Any, *_: Any) -> Any:
+    return data
+
+
+def _rebuild_subclass(function: Callable[..., Any], _: Any, arguments: tuple[Any, ...], *__: Any) -> Any:
+    return function(*arguments)
+
+
+_ALLOWED: dict[Name, Any] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("typing", "OrderedDict"): OrderedDict,
+    ("collections", "Counter"): Counter,
+    ("_codecs", "encode"): codecs.encode,
+    ("torch", "Size"): torch.Size,
+    ("torch", "device"): lambda *parts: _Text(":".join(map(str, parts))),
+    ("torch", "Tensor"): "Tensor",
+    ("torch.nn.parameter", "Parameter"): "Parameter",
+    ("torch.torch_version", "TorchVersion"): _Text,
+    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_qtensor"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
+    ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_subclass,
+    **{("torch", name): dtype for name, dtype in _STORAGES.items()},
+    ("torch.storage", "UntypedStorage"): _STORAGES["UntypedStorage"],
+    **{("torch", name): name for name in _QSCHEMES},
+    **{("torch", storage.name): storage.name for storage in _STORAGES.values()},
+}
+
+
+class _Unpickler(pickle._Unpickler):  # in Python: the one in C takes memory for whatever number a memo is given
+    """Reads one pickle, and notes what it asks for."""
+
+    def __init__(self, file: IO[bytes], names: set[Name], storage: Callable[..., _Storage] | None = None) -> None:
+        super().__init__(file)
+        self._names = names
+        self._storage = storage
+
+    def find_class(self, module: str, name: str) -> Any:
+        self._names.add((module, name))
+        try:
+            return _ALLOWED[module, name]
+        except KeyError:
+            raise ForbiddenError(f"{module}.{name}") from None
+
+    def persistent_load(self, reference: Any) -> _Storage:
+        kind, dtype, key, _, count, *view = reference
+        if kind != "storage" or self._storage is None or not isinstance(dtype, _Dtype):
+            raise pickle.UnpicklingError(f"unknown reference to {kind!r}")
+        return self._storage(dtype, key, count, *view)
+
+
+def load_archive(path: Path) -> tuple[Any, set[Name]]:
+    """
+    Reads a file in the zip format that torch writes since 1.6, and returns its content and the names that it asks for.
+
+    The tensors are mapped: the file stays in use for as long as one of them is there.
+
+    Raises:
+        ForbiddenError: it holds something else than weights and plain values.
+        Exception: of many kinds, where it is damaged.
+    """
+    with zipfile.ZipFile(path) as archive:
+        records = {entry.filename.partition("/")[2]: entry for entry in archive.infolist()}
+        pickled = archive.read(records["data.pkl"])
+        order = archive.read(records["byteorder"]).decode() if "byteorder" in records else "little"
+    if order != sys.byteorder:
+        raise ValueError(f"its numbers are {order}-endian, unlike those of this machine")
+    with open(path, "rb") as file:
+        # Private, since torch takes no read-only memory; nothing is ever written to it.
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    storages: dict[str, _Storage] = {}
+
+    def storage(dtype: _Dtype, key: str, count: int) -> _Storage:
+        if key not in storages:
+            start = _start(mapped, records[f"data/{key}"])
+            storages[key] = _storage_at(mapped, start, records[f"data/{key}"].file_size, dtype, count)
+        return storages[key]
+
+    names: set[Name] = set()
+    return _Unpickler(io.BytesIO(pickled), names, storage).load(), names
+
+
+def _start(mapped: mmap.mmap, entry: zipfile.ZipInfo) -> int:
+    """Where the content of an entry begins."""
+    header = mapped[entry.header_offset : entry.header_offset + _ZIP_HEADER]
+    if header[:4] != b"PK\3\4":
+        raise zipfile.BadZipFile(f"no header of {entry.filename}")
+    lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+    return entry.header_offset + _ZIP_HEADER + lengths
+
+
+def _storage_at(buffer: Any, start: int, size: int, dtype: _Dtype, count: int) -> _Storage:
+    if dtype.dtype is None or count == 0:
+        return _Storage(None if dtype.dtype is None else torch.empty(0, dtype=dtype.dtype), dtype.name)
+    length = count * dtype.width
+    if not 0 < length <= min(size, len(buffer) - start):
+        raise ValueError(f"{size} bytes where {count} numbers of {dtype.width} bytes should be")
+    if start % dtype.width:
+        buffer, start = bytearray(buffer[start : start + length]), 0
+    return _Storage(torch.frombuffer(buffer, dtype=dtype.dtype, count=count, offset=start), dtype.name)
+
+
+def load_legacy(path: Path) -> tuple[Any, set[Name]]:
+    """
+    Reads a file in the format that torch wrote before 1.6, and returns its content and the names that it asks for.
+
+    Raises:
+        ForbiddenError: it holds something else than weights and plain values.
+        Exception: of many kinds, where it is damaged.
+    """
+    size = path.stat().st_size
+    names: set[Name] = set()
+    storages: dict[str, _Storage] = {}
+
+    def storage(dtype: _Dtype, key: str, count: int, view: tuple[Any, int, int] | None = None) -> _Storage:
+        if key not in storages:
+            if dtype.dtype is None:
+                storages[key] = _Storage(None, dtype.name)
+            elif not 0 <= count * dtype.width <= size:
+                raise ValueError(f"{count} numbers in a file of {size} bytes")
+            else:
+                storages[key] = _Storage(torch.empty(count, dtype=dtype.dtype), dtype.name)
+        values = storages[key].values
+        if view is None or values is None:
+            return storages[key]
+        _, offset, length = view
+        return _Storage(values[offset : offset + length], dtype.name)
+
+    with open(path, "rb") as file:
+        for _ in range(_HEADERS_BEFORE_THE_CONTENT):
+            _Unpickler(file, names).load()
+        content = _Unpickler(file, names, storage).load()
+        for key in _Unpickler(file, names).load():
+            values = storages[key].values
+            if values is None:
+                break  # The content is of no use any more.
+            count = int.from_bytes(file.read(8), "little")
+            if count != values.numel():
+                raise ValueError(f"{count} numbers where {values.numel()} should be")
+            if file.readinto(values.view(torch.uint8).numpy().data) != values.numel() * values.element_size():
+                raise EOFError("it ends too early")
+    return content, names

@@ -30,6 +30,8 @@ SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
 SUPPORTED = ("0.3.0", "0.3.1", "0.3.2", "0.3.3", "0.3.4", "0.4.0", "0.4.1", "0.4.2")
 UNSUPPORTED = ("0.1.8", "0.2.2")
 
+CONSOLE_PACKAGES = ("click", "colorama", "markdown_it", "mdurl", "pygments", "rich")
+
 Snapshot = dict[str, tuple[object, ...]]
 
 
@@ -118,10 +120,16 @@ class Environment:
         return run(self.python, "-B", "-c", f"import spandrel\n{code}", check=check, cwd=self.root)
 
 
-def borrowed() -> Path:
-    """A folder through which other environments find torch and the rest that is installed here, but not spandrel."""
-    folder = CACHE / "borrowed"
-    private = ("spandrel", "aether_install", "__", "pip", "uv")
+def borrowed(console: bool = True) -> Path:
+    """
+    A folder through which other environments find torch and the rest that is installed here, but not spandrel.
+
+    Without ``console`` it lacks what draws on terminals too.
+    """
+    folder = CACHE / ("borrowed" if console else "borrowed-torch")
+    private: tuple[str, ...] = ("spandrel", "aether_install", "__", "pip", "uv")
+    if not console:
+        private += CONSOLE_PACKAGES
     with _one_at_a_time():
         folder.mkdir(exist_ok=True)
         theirs = {path.name for path in folder.iterdir()}
@@ -131,18 +139,21 @@ def borrowed() -> Path:
     return folder
 
 
-def make_environment(root: Path, version: str | None = "0.4.2", *, borrow: bool = True) -> Environment:
+def make_environment(
+    root: Path, version: str | None = "0.4.2", *, borrow: bool = True, console: bool = True
+) -> Environment:
     """
     Makes a virtual environment with a spandrel from PyPI.
 
     Args:
         borrow: let it import torch and the rest from this environment, after its own packages.
+        console: borrow click, rich and what they need as well.
     """
     environment = {**os.environ, "UV_NO_CONFIG": "1", "UV_CACHE_DIR": str(UV_CACHE)}
     run(script("uv"), "venv", "--quiet", "--python", sys.executable, root, env=environment)
     made = Environment(root)
     if borrow:
-        (made.site_packages / "borrowed.pth").write_text(f"{borrowed()}\n")
+        (made.site_packages / "borrowed.pth").write_text(f"{borrowed(console)}\n")
     if version is not None:
         made.uv("install", "--no-deps", wheel(version))
     return made

@@ -64,11 +64,20 @@ def _wheel_of(requirement: str, cache: Path) -> Path:
 
 
 def _content(wheel: Path) -> Iterator[tuple[str, bytes]]:
-    """Modules and licences of a wheel, by name, without the lists for package managers."""
+    """
+    Modules and licences of a wheel, by name.
+
+    Not the folder that tells package managers of it: it would be found by whatever asks for what is installed, as torch
+    does.
+    """
     with ZipFile(wheel) as archive:
         for name in archive.namelist():
-            if ".dist-info/" not in name or "LICEN" in name.upper():
+            folder, _, inside = name.partition("/")
+            package = folder.removesuffix(".dist-info")
+            if package == folder:
                 yield name, archive.read(name)
+            elif "LICEN" in inside.upper():
+                yield f"licenses/{package}/{inside.rpartition('/')[2]}", archive.read(name)
 
 
 if __name__ == "__main__":

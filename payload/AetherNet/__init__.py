@@ -83,7 +83,10 @@ class _AetherNetArch(Architecture[_Network], Generic[_Network]):
             torch.manual_seed(0)
             model: Any = self._small()
             for parameter in model.parameters():
-                torch.nn.init.normal_(parameter, std=0.2)
+                nn.init.normal_(parameter, std=0.2)
+            for name, buffer in model.named_buffers():
+                if "running_" in name:
+                    nn.init.uniform_(buffer, 0.5, 1.5)
         weights: StateDict = (model.fuse_model() if self._form == "fused" else model).state_dict()
         return weights
 

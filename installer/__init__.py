@@ -1,3 +1,3 @@
-"""aether-install teaches an installed spandrel to load AetherNet models, and makes those models fast."""
+"""aether-install teaches an installed spandrel to load AetherNet models, and fuses those models."""
 
 __version__ = "0.2.0"

@@ -23,7 +23,7 @@ def _same_with_underscore_or_dash(name: str) -> str:
 )
 @click.version_option(__version__, prog_name="aether-install")
 def main() -> None:
-    """Teach an installed spandrel to load AetherNet models, and make those models fast."""
+    """Teach an installed spandrel to load AetherNet models, and fuse those models."""
 
 
 for _command in (spandrel, uninstall, status, hosts, fuse, inspect):

@@ -43,15 +43,21 @@ class Checkpoint:
     @property
     def hyperparameters(self) -> dict[str, Any]:
         """What the trainer noted of the network, under ``metadata`` or ``arch_config``; empty if nothing."""
-        for noted in (self.metadata.get("metadata"), self.content.get("metadata"), self.content.get("arch_config")):
-            if isinstance(noted, str):
-                try:
-                    noted = json.loads(noted)
-                except (ValueError, RecursionError):
-                    continue
-            if noted and isinstance(noted, Mapping):
-                return {str(name): value for name, value in noted.items()}
+        for source in (self.metadata, self.content):
+            for key in ("metadata", "arch_config"):
+                noted = _mapping(source.get(key))
+                if noted:
+                    return noted
         return {}
+
+
+def _mapping(noted: Any) -> dict[str, Any]:
+    if isinstance(noted, str):
+        try:
+            noted = json.loads(noted)
+        except (ValueError, RecursionError):
+            return {}
+    return {str(name): value for name, value in noted.items()} if isinstance(noted, Mapping) else {}
 
 
 @contextmanager

@@ -1,58 +1,28 @@
-"""The command that merges the two kernels of each block in a model file: the same picture, faster."""
+"""The command that merges the kernels of each block in a model file, and what else keeps hosts from using it right."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
-import statistics
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
 from ..errors import AetherInstallError
-from .checkpoint import PICKLE_SUFFIXES, SAFETENSORS_SUFFIX, read_checkpoint
-from .identify import Identity, identify
-from .network import core
+from .checkpoint import PICKLE_SUFFIXES, SAFETENSORS_SUFFIX, Checkpoint, read_checkpoint
+from .compare import TOLERANCE, Comparison, compare
+from .generations import StateDict
+from .identify import Identity, Model, identify
+from .inspection import forbidden_in_spandrel
 from .output import whole_file
 from .saving import write_weights
 
 OUTPUT_SUFFIXES = (".pth", SAFETENSORS_SUFFIX)
-
-TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 3e-2}
-"""Largest difference that passes for each dtype, relative to the range of the unfused model's output."""
-
-_TEST_SIZE = 48
-"""Side of the image, in pixels, on which the two models are compared."""
-
-_TIMED_RUNS = 5
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """
-    The fused model beside the unfused one, on the same input.
-
-    Attributes:
-        side: of the square image, in pixels.
-        max_abs_diff: largest difference of any output value.
-        output_range: largest minus smallest output value of the unfused model.
-        seconds_unfused, seconds_fused: median time of one run of each, in turns.
-    """
-
-    side: int
-    max_abs_diff: float
-    output_range: float
-    seconds_unfused: float
-    seconds_fused: float
-
-    @property
-    def speed_up(self) -> float:
-        """How many times as fast the fused model is."""
-        return self.seconds_unfused / self.seconds_fused
+_MODEL_SUFFIXES = (*PICKLE_SUFFIXES, SAFETENSORS_SUFFIX)
 
 
 @dataclass(frozen=True)
@@ -61,10 +31,12 @@ class Fused:
     What was read and written.
 
     Attributes:
-        source: the unfused model.
+        source: the model as it was.
         output: the file written.
-        img_range: the factor that was folded into the weights; 1 if none had to be.
-        fused_layers: number of blocks whose kernels were merged.
+        arguments: those that leave no trace in the weights, as the model was trained.
+        folded: which of them were folded into the weights.
+        fused_layers: number of blocks whose kernels were merged; 0 if that was done before.
+        obstacle: why spandrel does not load the file that it was in; None if it does.
         counts: number of weights before and after.
         sizes: bytes of the files before and after.
         comparison: None if it was skipped.
@@ -72,8 +44,10 @@ class Fused:
 
     source: Identity
     output: Path
-    img_range: float
+    arguments: dict[str, float]
+    folded: dict[str, float]
     fused_layers: int
+    obstacle: str | None
     counts: tuple[int, int]
     sizes: tuple[int, int]
     comparison: Comparison | None
@@ -131,8 +105,9 @@ def fuse_all(models: Sequence[Path], folder: Path, options: Options, progress: P
         raise AetherInstallError(
             f"there is no model in {', '.join(map(str, models))}; look for .pth or .safetensors files"
         )
-    if folder.exists() and not folder.is_dir():
-        raise AetherInstallError(f"{folder} is a file; with several models --output_path must be a folder")
+    if (folder.exists() and not folder.is_dir()) or (not folder.exists() and folder.suffix.lower() in _MODEL_SUFFIXES):
+        what = "is" if folder.exists() else "is the name of"
+        raise AetherInstallError(f"{folder} {what} a file; with several models --output_path must be a folder")
     batch = Batch([], [])
     written_for: dict[str, Path] = {}
     for number, file in enumerate(files):
@@ -143,8 +118,8 @@ def fuse_all(models: Sequence[Path], folder: Path, options: Options, progress: P
         output = output_in(folder, file)
         try:
             _check_neighbours(output, file, files, written_for)
-            written_for[os.path.normcase(output)] = file
             batch.done.append(fuse(file, output, options, report))
+            written_for[os.path.normcase(output)] = file
         except AetherInstallError as error:
             batch.failed.append((file, error))
     return batch
@@ -166,7 +141,7 @@ def _check_neighbours(output: Path, model: Path, models: Sequence[Path], written
 
 
 def _models_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in (*PICKLE_SUFFIXES, SAFETENSORS_SUFFIX))
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _MODEL_SUFFIXES)
 
 
 def output_in(folder: Path, model: Path) -> Path:
@@ -176,7 +151,9 @@ def output_in(folder: Path, model: Path) -> Path:
 
 def fuse(model: Path, output: Path, options: Options, progress: Progress) -> Fused:
     """
-    Writes the fused form of an unfused AetherNet.
+    Writes the fused form of an AetherNet, with what its file states folded into the weights.
+
+    One that is fused is written only if it needs folding, or another file than the one it is in.
 
     Args:
         model: any file that ``identify`` finds an AetherNet in.
@@ -191,35 +168,50 @@ def fuse(model: Path, output: Path, options: Options, progress: Progress) -> Fus
     device = _device(options.device)
     progress(f"reading {model}")
     source = identify(read_checkpoint(model))
+    identity = source.identity
     _check_promises(source, options)
-    factor = _agreed_img_range(source, options.img_range)
-    try:
-        folded = core().fold_img_range(source.weights, factor) if factor != 1 else source.weights
-        fused = core().fuse_state_dict(folded)
-    except ValueError as error:
-        raise AetherInstallError(f"{model}: {error}") from error
+    arguments = _agreed_arguments(identity, options.img_range)
+    assumed = identity.generation.assumed(identity.parameters)
+    folded = {name: value for name, value in arguments.items() if not math.isclose(value, assumed[name])}
+    obstacle = forbidden_in_spandrel(source.checkpoint)
+    if identity.fused and not folded and obstacle is None:
+        raise AetherInstallError(f"{model} is fused already ({identity.description}); use it as it is")
+    made = _made(source, folded)
+    now = {name: assumed[name] for name in folded}
     progress(f"writing {output}")
     comparison = None
     try:
         with whole_file(output, options.force) as unpublished:
-            write_weights(fused, unpublished, output.suffix.lower(), _metadata(source, factor))
+            write_weights(made, unpublished, output.suffix.lower(), _metadata(source.checkpoint, now))
             size = unpublished.stat().st_size
             if options.verify:
-                progress(f"comparing {output.name} with the unfused model")
-                comparison = _compare(source, factor, unpublished, device, output)
+                progress(f"comparing {output.name} with {model.name}")
+                comparison = compare(source, arguments, made, unpublished, device)
     except FileExistsError as error:
         raise _exists(output) from error
     except OSError as error:
         raise AetherInstallError(f"{output} cannot be written ({error.strerror or error}); {_remedy(error)}") from error
     return Fused(
-        source=source,
+        source=identity,
         output=output,
-        img_range=factor,
-        fused_layers=sum(source.parameters["depths"]),
-        counts=(_count(source.weights), _count(fused)),
+        arguments=arguments,
+        folded=folded,
+        fused_layers=0 if identity.fused else sum(identity.generation.describe(identity.parameters)["depths"]),
+        obstacle=obstacle,
+        counts=(identity.count, sum(tensor.numel() for tensor in made.values())),
         sizes=(model.stat().st_size, size),
         comparison=comparison,
     )
+
+
+def _made(source: Model, folded: Mapping[str, float]) -> StateDict:
+    generation, weights = source.identity.generation, source.weights
+    try:
+        if folded:
+            weights = generation.fold(weights, folded)
+        return weights if source.identity.fused else generation.fuse(weights)
+    except ValueError as error:
+        raise AetherInstallError(f"{source.identity.path}: {error}") from error
 
 
 def _remedy(error: OSError) -> str:
@@ -255,91 +247,66 @@ def _device(name: str | None) -> torch.device:
     return device
 
 
-def _check_promises(source: Identity, options: Options) -> None:
-    path = source.checkpoint.path
-    if source.fused:
-        raise AetherInstallError(f"{path} is fused already ({source.description}); use it as it is")
+def _check_promises(source: Model, options: Options) -> None:
+    identity, path = source.identity, source.identity.path
     for key, tensor in source.weights.items():
-        if tensor.dtype not in TOLERANCE:
+        if tensor.is_floating_point() and tensor.dtype not in TOLERANCE:
             raise AetherInstallError(
                 f"{path} holds {key} as {str(tensor.dtype)[6:]}, which is not fused; convert the file to float32 first"
             )
-    if options.model_type is not None and options.model_type != f"aether_{source.variant}":
+    if options.model_type is not None and options.model_type != f"aether_{identity.variant}":
         raise AetherInstallError(
-            f"{path} is no {options.model_type} but {source.description}; leave out --model_type or mend it"
+            f"{path} is not {options.model_type} but {identity.description}; leave out --model_type or correct it"
         )
-    if options.upscale is not None and options.upscale != source.parameters["upscale"]:
+    scale = identity.generation.describe(identity.parameters)["upscale"]
+    if options.upscale is not None and options.upscale != scale:
         raise AetherInstallError(
-            f"{path} does not upscale {options.upscale}x: it is {source.description}; leave out --upscale or mend it"
+            f"{path} does not upscale {options.upscale}x: it is {identity.description}; leave out --upscale or "
+            "correct it"
         )
 
 
-def _agreed_img_range(source: Identity, promised: float | None) -> float:
-    noted = source.noted_img_range
+def _agreed_arguments(identity: Identity, promised: float | None) -> dict[str, float]:
+    """The arguments that leave no trace in the weights, as the file states them or, failing that, the caller."""
+    noted = identity.noted.get("img_range")
     if promised is not None and noted is not None and promised != noted:
         raise AetherInstallError(
-            f"{source.checkpoint.path} states img_range {noted:g} in its metadata and --img_range says {promised:g}; "
+            f"{identity.path} states img_range {noted:g} in its metadata and --img_range says {promised:g}; "
             "leave out the flag to go by the file"
         )
-    factor = promised if promised is not None else noted if noted is not None else 1.0
-    if not 0 < factor < float("inf"):
-        raise AetherInstallError(f"img_range {factor:g} of {source.checkpoint.path} is no positive number; mend it")
-    return factor
+    if promised is not None and not 0 < promised < float("inf"):
+        raise AetherInstallError(f"--img_range {promised:g} is not a positive number; correct it")
+    given = {} if promised is None else {"img_range": promised}
+    return {**identity.generation.assumed(identity.parameters), **given, **identity.noted}
 
 
-def _metadata(source: Identity, factor: float) -> dict[str, str]:
-    """The header of the fused file: the source's, with ``img_range`` as it is now."""
-    header = dict(source.checkpoint.metadata)
-    noted = {str(name): value for name, value in source.checkpoint.hyperparameters.items()}
-    readable = noted or "metadata" not in header
-    if factor != 1 and readable:
-        header["metadata"] = json.dumps({**noted, "img_range": 1.0}, default=str)
-    elif noted and "metadata" not in header:
-        header["metadata"] = json.dumps(noted, default=str)
+def _metadata(checkpoint: Checkpoint, now: Mapping[str, float]) -> dict[str, str]:
+    """The header of the written file: the source's, with the arguments that were folded as they are now."""
+    header = dict(checkpoint.metadata)
+    noted = checkpoint.hyperparameters
+    if "metadata" in header and not noted:
+        return header  # It is somebody's text.
+    key = "arch_config" if "arch_config" in header and "metadata" not in header else "metadata"
+    if now or (noted and key not in header):
+        header[key] = json.dumps(_with(_plain(noted), now))
     return header
 
 
-def _count(weights: Mapping[str, torch.Tensor]) -> int:
-    return sum(tensor.numel() for tensor in weights.values())
+def _with(noted: dict[str, Any], now: Mapping[str, float]) -> dict[str, Any]:
+    """Hyperparameters with some as they are now, in the place or the places where they were."""
+    nested = noted.get("arch_config")
+    if not isinstance(nested, dict):
+        return {**noted, **now}
+    nested.update({name: value for name, value in now.items() if name in nested})
+    return {**noted, **{name: value for name, value in now.items() if name in noted or name not in nested}}
 
 
-def _compare(source: Identity, factor: float, written: Path, device: torch.device, output: Path) -> Comparison:
-    dtype = source.weights["conv_first.weight"].dtype
-    # In half precision two right models differ by a step of their last digit, which is more than the weights differ by.
-    computed = torch.promote_types(dtype, torch.float32)
-    read_back = identify(read_checkpoint(written))
-    chans = source.parameters["in_chans"]
-    image = torch.rand(1, chans, _TEST_SIZE, _TEST_SIZE, generator=torch.Generator().manual_seed(0))
-    image = image.to(dtype).to(device, computed)
-    unfused, fused = (
-        core().build_aether(weights, img_range=img_range, dtype=computed).to(device)
-        for weights, img_range in ((source.weights, factor), (read_back.weights, 1.0))
-    )
-    with torch.enable_grad():
-        # Where gradients are enabled, the network runs its two kernels apart; inference would merge them as fuse did.
-        expected = unfused.requires_grad_(False)(image)
-    with torch.inference_mode():
-        got = fused(image)
-        if not expected.isfinite().all():
-            raise AetherInstallError(
-                f"{source.checkpoint.path} itself gives no finite output for a test image, so nothing can "
-                " be compared and nothing was written; use --no-verify if that is as it should be"
-            )
-        difference = (got - expected).abs().max().item()
-        output_range = (expected.max() - expected.min()).item()
-        if not difference <= TOLERANCE[dtype] * output_range:
-            raise AetherInstallError(
-                f"the fused model differs from {source.checkpoint.path} by {difference:.2g} where outputs span "
-                f"{output_range:.2g}, so {output} was not written; please report this with the model"
-            )
-        seconds = [(_time(unfused, image), _time(fused, image)) for _ in range(_TIMED_RUNS)]
-    medians = (statistics.median(times) for times in zip(*seconds, strict=True))
-    return Comparison(_TEST_SIZE, difference, output_range, *medians)
-
-
-def _time(model: torch.nn.Module, image: torch.Tensor) -> float:
-    start = time.perf_counter()
-    model(image)
-    if image.device.type == "cuda":
-        torch.cuda.synchronize(image.device)
-    return time.perf_counter() - start
+def _plain(value: Any, depth: int = 0) -> Any:
+    """A value as JSON can hold it, whatever was pickled."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping) and depth < 8:
+        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple) and depth < 8:
+        return [_plain(item, depth + 1) for item in value]
+    return str(value)

@@ -1,50 +1,45 @@
-"""Tells what network a checkpoint holds: an AetherNet, whole or damaged, the later generation, or another one."""
+"""Tells what network a checkpoint holds: an AetherNet, whole or damaged, one that cannot be run here, or another."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..errors import AetherInstallError
-from .checkpoint import Checkpoint, size_of
-from .network import core
-
-GENERATION = "2025-06"
-"""The generation that this project knows, by the month in which it was published."""
-
-LATER_GENERATION = "later"
-"""The one whose keys start with ``stages.`` in place of ``layers.``."""
-
-_LATER_KEY = re.compile(r"(?:\w+\.)*?stages\.\d+\.")
-_LATER_PART = re.compile(r"\bffn\.conv_gate\b|\bscale_tensor$|\bstages\.\d+\.\d+\.conv\.(?:lk|sk|fused)_")
-"""Other networks have stages too; with one of these it is this one's."""
+from .checkpoint import Checkpoint, size_of, undamaged
+from .generations import GENERATIONS, Generation, Located, StateDict
+from .unpickle import Quantised
 
 
 @dataclass(frozen=True)
 class Identity:
     """
-    An AetherNet in a checkpoint.
+    What an AetherNet is, and where in its file it was.
 
     Attributes:
-        checkpoint: where it came from.
-        weights: the clean state dict.
+        path: the file.
+        generation: of the network.
         container: the keys that led to it, joined by dots, or ``bare``.
         prefix: what stood before every key.
-        parameters: constructor arguments as the shapes tell them, without ``img_range``.
-        noted_img_range: ``img_range`` as the file's metadata states it; None if it does not.
+        passed_over: the container of other weights of the network in the file, which its average was preferred to.
+        parameters: constructor arguments as the shapes tell them.
+        noted: those that leave no trace in the shapes, such as ``img_range``, as far as the file states them.
+        dtype: of all weights, or ``mixed``.
+        count: number of weights.
     """
 
-    checkpoint: Checkpoint
-    weights: dict[str, torch.Tensor]
+    path: Path
+    generation: Generation
     container: str
     prefix: str
+    passed_over: str | None
     parameters: dict[str, Any]
-    noted_img_range: float | None
+    noted: dict[str, float]
+    dtype: str
+    count: int
 
     @property
     def fused(self) -> bool:
@@ -53,102 +48,146 @@ class Identity:
 
     @property
     def variant(self) -> str | None:
-        """``small``, ``medium`` or ``large``; None for a size of its own."""
-        name: str | None = core().variant_name(self.parameters)
-        return name
+        """Such as ``small``; None for a size of its own."""
+        return self.generation.variant(self.parameters)
 
     @property
-    def dtype(self) -> str:
-        """The dtype of all weights, or ``mixed``."""
-        names = {str(tensor.dtype).removeprefix("torch.") for tensor in self.weights.values()}
-        return names.pop() if len(names) == 1 else "mixed"
+    def described(self) -> dict[str, Any]:
+        """The parameters by the names that all generations share; the rest as noted or, failing that, assumed."""
+        generation = self.generation
+        return {**generation.describe(self.parameters), **generation.assumed(self.parameters), **self.noted}
+
+    @property
+    def unheeded(self) -> dict[str, float]:
+        """What is noted and differs from what every loader of the bare weights assumes."""
+        assumed = self.generation.assumed(self.parameters)
+        return {name: value for name, value in self.noted.items() if not math.isclose(value, assumed[name])}
 
     @property
     def whereabouts(self) -> str:
         """Where in the file the weights were, in words."""
         place = "a bare state dict" if self.container == "bare" else self.container
-        if self.container.endswith("params_ema") and "params" in self.checkpoint.content:
-            place += ", the average, and not params"
+        place += f", the average, and not {self.passed_over}" if self.passed_over else ""
         return place + (f", without the prefix {self.prefix}" if self.prefix else "")
 
     @property
     def description(self) -> str:
         """One line about the network."""
-        size = self.variant or f"embed_dim {self.parameters['embed_dim']}, depths {self.parameters['depths']}"
-        form = "fused" if self.fused else "unfused"
-        return f"AetherNet {size}, {self.parameters['upscale']}x, {form}"
+        facts = self.generation.describe(self.parameters)
+        size = self.variant or f"embed_dim {facts['embed_dim']}, depths {facts['depths']}"
+        later = "" if self.generation is GENERATIONS[0] else f" {self.generation.name}"
+        return f"AetherNet{later} {size}, {facts['upscale']}x, {'fused' if self.fused else 'unfused'}"
 
 
-def identify(checkpoint: Checkpoint) -> Identity:
+@dataclass(frozen=True)
+class Model:
+    """An AetherNet in a checkpoint, with its clean state dict, which may be mapped from the file."""
+
+    identity: Identity
+    checkpoint: Checkpoint
+    weights: StateDict
+
+
+class UnsupportedError(AetherInstallError):
+    """
+    A file holds something else than an AetherNet that can be worked with.
+
+    Attributes:
+        looks_like: what it holds instead.
+    """
+
+    def __init__(self, path: Path, looks_like: str) -> None:
+        super().__init__(f"{path} is {looks_like}")
+        self.looks_like = looks_like
+
+
+def identify(checkpoint: Checkpoint) -> Model:
     """
     Finds the AetherNet in a checkpoint.
 
     Raises:
-        AetherInstallError: there is none, with what the file looks like instead; or it is damaged.
+        UnsupportedError: there is none, or one that cannot be run here.
+        AetherInstallError: it is damaged.
     """
-    located = core().locate_weights(checkpoint.content)
-    if located is None:
-        raise AetherInstallError(f"{checkpoint.path} is {looks_like(checkpoint)}, which this program cannot work with")
-    if _claims_too_much(located.weights, checkpoint.path.stat().st_size):
+    with undamaged(checkpoint.path):
+        for generation in GENERATIONS:
+            reason = generation.refusal(checkpoint.content)
+            if reason:
+                raise UnsupportedError(checkpoint.path, reason)
+            located = generation.locate(checkpoint.content)
+            if located is not None:
+                _check_not_quantised(checkpoint, "AetherNet")
+                return _identified(checkpoint, generation, located)
+        _check_not_quantised(checkpoint, "model")
+        name = _spandrel_name(checkpoint.content)
+        raise UnsupportedError(checkpoint.path, f"a {name} model" if name else "no network known here")
+
+
+def _check_not_quantised(checkpoint: Checkpoint, what: str) -> None:
+    if any(isinstance(value, Quantised) for value in _values(checkpoint.content)):
+        reason = f"an int8, quantised {what}, which cannot be run here; use the float file it was made from"
+        raise UnsupportedError(checkpoint.path, reason)
+
+
+def _values(content: Any, depth: int = 0) -> Iterator[Any]:
+    """What is in a checkpoint, in dicts and tuples a few levels deep."""
+    inside = content.values() if isinstance(content, Mapping) else content if isinstance(content, tuple) else ()
+    if isinstance(content, Quantised) or not inside or depth > 4:
+        yield content
+        return
+    for value in inside:
+        yield from _values(value, depth + 1)
+
+
+def _identified(checkpoint: Checkpoint, generation: Generation, located: Located) -> Model:
+    path, weights = checkpoint.path, located.weights
+    # A file may well be smaller than its tensors, which may share what is in it, but not by so much.
+    if sum(map(size_of, weights.values())) > 16 * path.stat().st_size + 2**26:
         raise AetherInstallError(
-            f"{checkpoint.path} holds fewer bytes than its tensors claim, so they are no trained weights; "
+            f"{path} holds fewer bytes than its tensors claim, so they are not trained weights; "
             "get an undamaged copy of the file"
         )
     try:
-        parameters = core()._deduce_aether_params_from_state_dict(located.weights)
+        parameters = generation.deduce(weights)
     except ValueError as error:
-        raise AetherInstallError(f"{checkpoint.path} holds {error}; get an undamaged copy of the file") from error
-    return Identity(
-        checkpoint,
-        located.weights,
-        ".".join(located.container) or "bare",
-        located.prefix,
-        parameters,
-        _noted_img_range(checkpoint),
+        raise AetherInstallError(f"{path} holds {error}; get an undamaged copy of the file") from error
+    container = ".".join(located.container) or "bare"
+    dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in weights.values() if tensor.is_floating_point()}
+    identity = Identity(
+        path=path,
+        generation=generation,
+        container=container,
+        prefix=located.prefix,
+        passed_over="params" if container.endswith("params_ema") and "params" in checkpoint.content else None,
+        parameters=parameters,
+        noted=_noted(checkpoint, generation.assumed(parameters)),
+        dtype=dtypes.pop() if len(dtypes) == 1 else "mixed",
+        count=sum(tensor.numel() for tensor in weights.values()),
     )
+    return Model(identity, checkpoint, weights)
 
 
-def _claims_too_much(weights: Mapping[str, torch.Tensor], size: int) -> bool:
-    """
-    Whether the tensors are so much larger than the file that it can only mean to fill our memory.
+def _noted(checkpoint: Checkpoint, names: Mapping[str, float]) -> dict[str, float]:
+    """The arguments of these names that the file states."""
+    stated = dict(checkpoint.hyperparameters)
+    for arch_config in (stated.get("arch_config"), checkpoint.content.get("arch_config")):
+        stated.update(arch_config if isinstance(arch_config, Mapping) else {})
+    return {name: _factor(checkpoint.path, name, stated[name]) for name in names if stated.get(name) is not None}
 
-    A file may well be smaller than its tensors, which may share what is in it.
-    """
-    return sum(size_of(tensor) for tensor in weights.values()) > 16 * size + 2**26
 
-
-def _noted_img_range(checkpoint: Checkpoint) -> float | None:
-    noted = checkpoint.hyperparameters.get("img_range")
-    if noted is None:
-        return None
+def _factor(path: Path, name: str, noted: Any) -> float:
     try:
         factor = float(noted)
     except (TypeError, ValueError):
         factor = math.nan
     if not 0 < factor < math.inf:
-        raise AetherInstallError(
-            f"{checkpoint.path} notes an img_range of {noted!r}, which is no positive number; give the right one with "
-            "--img_range after removing that entry"
-        )
+        way_out = "give the right one with --img_range after removing that entry" if name == "img_range" else "mend it"
+        raise AetherInstallError(f"{path} notes {name} as {noted!r}, which is not a positive number; {way_out}")
     return factor
 
 
-def is_later_generation(checkpoint: Checkpoint) -> bool:
-    """Whether these are weights of the later AetherNet generation."""
-    keys = _tensor_keys(checkpoint.content)
-    return any(_LATER_KEY.match(key) for key in keys) and any(_LATER_PART.search(key) for key in keys)
-
-
-def looks_like(checkpoint: Checkpoint) -> str:
-    """A phrase for what a checkpoint holds that is no AetherNet of this generation."""
-    if is_later_generation(checkpoint):
-        return "an AetherNet of the later generation (its keys start with stages.), another network"
-    name = _spandrel_name(checkpoint.content)
-    return f"a {name} model" if name else "no network known here"
-
-
 def _spandrel_name(content: Mapping[Any, Any]) -> str | None:
-    """What the spandrel at hand takes the weights for; it has seen far more networks than we have."""
+    """What the spandrel at hand takes the weights for; it has seen far more networks than this program."""
     try:
         import spandrel
 
@@ -159,9 +198,3 @@ def _spandrel_name(content: Mapping[Any, Any]) -> str | None:
     except Exception:  # Whatever ails somebody else's detection or installation, here it only costs us a name.
         return None
     return None
-
-
-def _tensor_keys(content: Mapping[Any, Any], depth: int = 0) -> list[str]:
-    keys = [str(key) for key, value in content.items() if isinstance(value, torch.Tensor)]
-    inner = [value for value in content.values() if isinstance(value, Mapping)] if depth < 4 else []
-    return keys + [key for value in inner for key in _tensor_keys(value, depth + 1)]

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .checkpoint import PICKLE_SUFFIXES, SAFETENSORS_SUFFIX, Checkpoint, read_checkpoint
-from .identify import GENERATION, LATER_GENERATION, Identity, identify, is_later_generation, looks_like
-from .network import core
+from .identify import Identity, UnsupportedError, identify
 
 _ALLOWED_BY_SPANDREL = {
     ("collections", "OrderedDict"),
@@ -48,32 +47,34 @@ class Inspection:
     What a model file is.
 
     Attributes:
-        checkpoint: the file.
-        size: its size in bytes.
-        identity: the AetherNet in it; None if it holds none of this generation.
-        generation: of AetherNet; None for another network.
-        looks_like: for a file without an AetherNet of this generation, what it holds instead.
-        spandrel: how spandrel takes an AetherNet of this generation.
+        path: the file.
+        format: ``pth`` or ``safetensors``, by content.
+        size: in bytes.
+        identity: the AetherNet in it; None if it holds none, or one that cannot be run here.
+        looks_like: where there is no identity, what it holds instead.
+        spandrel: how spandrel takes the AetherNet.
     """
 
-    checkpoint: Checkpoint
+    path: Path
+    format: str
     size: int
     identity: Identity | None
-    generation: str | None
     looks_like: str | None = None
     spandrel: InSpandrel | None = None
 
     @property
     def warnings(self) -> list[str]:
         """What a user should know before loading the file."""
-        noted = self.identity.noted_img_range if self.identity else None
-        if self.identity is None or noted in (None, 1.0):
-            return []
-        way_out = "fuse the unfused file again" if self.identity.fused else "`aether-install fuse` folds it in"
-        warning = (
-            f"the metadata states img_range {noted:g}, which no host ever sees, so every host renders this wrongly"
-        )
-        return [f"{warning}; {way_out}"]
+        warnings = []
+        if self.identity and self.identity.unheeded:
+            stated = " and ".join(f"{name} {value:g}" for name, value in self.identity.unheeded.items())
+            warnings.append(
+                f"the file states {stated}, which no host ever sees, so every host renders this wrongly; "
+                "`aether-install fuse` folds that into the weights"
+            )
+        if self.spandrel and self.spandrel.obstacle:
+            warnings.append(f"no host loads this file: {self.spandrel.obstacle}")
+        return warnings
 
 
 def inspect_model(path: Path) -> Inspection:
@@ -85,26 +86,28 @@ def inspect_model(path: Path) -> Inspection:
     """
     checkpoint = read_checkpoint(path)
     size = path.stat().st_size
-    if core().locate_weights(checkpoint.content) is not None:
-        identity = identify(checkpoint)
-        architecture = "AetherNet-Fused" if identity.fused else "AetherNet-Unfused"
-        return Inspection(
-            checkpoint, size, identity, GENERATION, spandrel=InSpandrel(architecture, _obstacle(checkpoint))
-        )
-    generation = LATER_GENERATION if is_later_generation(checkpoint) else None
-    return Inspection(checkpoint, size, None, generation, looks_like(checkpoint))
+    try:
+        identity = identify(checkpoint).identity
+    except UnsupportedError as error:
+        return Inspection(path, checkpoint.format, size, None, error.looks_like)
+    architecture = identity.generation.architecture(identity.fused)
+    obstacle = _misleading_name(checkpoint)
+    forbidden = forbidden_in_spandrel(checkpoint)
+    if forbidden and not obstacle:
+        obstacle = f"{forbidden}; `aether-install fuse` writes a file that it takes"
+    return Inspection(path, checkpoint.format, size, identity, spandrel=InSpandrel(architecture, obstacle))
 
 
-def _obstacle(checkpoint: Checkpoint) -> str | None:
-    suffix = checkpoint.path.suffix.lower()
+def _misleading_name(checkpoint: Checkpoint) -> str | None:
     suffixes = PICKLE_SUFFIXES if checkpoint.format == "pth" else (SAFETENSORS_SUFFIX,)
-    if suffix not in suffixes:
-        return f"it goes by the name, which should end in {' or '.join(suffixes)}"
-    if checkpoint.format == "pth":
-        forbidden = sorted(checkpoint.imports - _ALLOWED_BY_SPANDREL)
-        if forbidden:
-            names = ", ".join(".".join(name) for name in forbidden)
-            return (
-                f"its unpickler refuses {names}, which the file holds; `aether-install fuse` writes one that it takes"
-            )
-    return None
+    if checkpoint.path.suffix.lower() in suffixes:
+        return None
+    return f"it goes by the name, which should end in {' or '.join(suffixes)}; rename the file"
+
+
+def forbidden_in_spandrel(checkpoint: Checkpoint) -> str | None:
+    """Why spandrel's unpickler refuses a file that is read here; None if it does not."""
+    forbidden = sorted(".".join(name) for name in checkpoint.imports - _ALLOWED_BY_SPANDREL)
+    if not forbidden:
+        return None
+    return f"its unpickler refuses {', '.join(forbidden)}, which the file holds"

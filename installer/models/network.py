@@ -1,4 +1,4 @@
-"""The network's one definition, imported from the payload as it will run inside spandrel."""
+"""The networks' one definition, imported from the payload as it will run inside spandrel."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ..shipped import arch_folder
 _PACKAGE = "aether_install_arch"
 
 
-def core() -> ModuleType:
+def module(name: str) -> ModuleType:
     """
-    The module ``aether_core.py``, in a package of its own: the payload's can be imported inside spandrel only.
+    A module of the payload that defines a network, in a package of its own: the payload's works inside spandrel only.
 
     Importing it imports torch.
     """
@@ -21,4 +21,9 @@ def core() -> ModuleType:
         package = ModuleType(_PACKAGE)
         package.__path__ = [arch_folder()]
         sys.modules[_PACKAGE] = package
-    return import_module(f"{_PACKAGE}.aether_core")
+    return import_module(f"{_PACKAGE}.{name}")
+
+
+def core() -> ModuleType:
+    """The module of the first generation, on which the others build."""
+    return module("aether_core")

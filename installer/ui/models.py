@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING, Any
 from .view import View
 
 if TYPE_CHECKING:
-    from ..models.fuse import Batch, Comparison, Fused
+    from ..models.compare import Comparison
+    from ..models.fuse import Batch, Fused
     from ..models.inspection import Inspection
 
 
 def fuse_view(result: Fused) -> View:
     """What fusing one model did."""
     source = result.source
-    view = View(f"{source.description}: {result.fused_layers} blocks fused")
+    view = View(f"{source.description}: {_done(result)}")
     view.facts.append(("written", str(result.output)))
     view.facts.append(("weights from", source.whereabouts))
-    if result.img_range != 1:
-        view.facts.append(("img_range", f"{result.img_range:g}, folded into the first and the last convolution"))
-    view.columns = ["", "unfused", "fused"]
+    view.facts += [(name, f"{value:g}, folded into the weights") for name, value in result.folded.items()]
+    if result.obstacle:
+        view.facts.append(("in spandrel", f"the file before does not load: {result.obstacle}"))
+    view.columns = ["", "before", "after"]
     view.rows = [
         ("weights", f"{result.counts[0]:,}", f"{result.counts[1]:,}"),
         ("file", _bytes(result.sizes[0]), _bytes(result.sizes[1])),
@@ -28,24 +30,32 @@ def fuse_view(result: Fused) -> View:
     if result.comparison:
         view.rows += _comparison_rows(result.comparison)
     else:
-        view.advice.append("Not verified: the fused model was not compared with the unfused one.")
+        view.advice.append("Not verified: the written model was not compared with the one it was made from.")
     view.described = _fused_described(result)
     return view
+
+
+def _done(result: Fused) -> str:
+    if result.fused_layers:
+        return f"{result.fused_layers} blocks fused"
+    if result.folded:
+        return f"fused before; {' and '.join(result.folded)} folded into the weights"
+    return "fused before; written again as a file that spandrel reads"
 
 
 def batch_view(batch: Batch) -> View:
     """What fusing several models did."""
     view = View(f"{len(batch.done)} of {len(batch.done) + len(batch.failed)} models fused")
     view.mood = "bad" if batch.failed else "good"
-    view.columns = ["model", "written", "largest difference", "speed-up"]
+    view.columns = ["model", "written", "what was done", "largest difference"]
     for result in batch.done:
         comparison = result.comparison
         view.rows.append(
             (
-                f"{result.source.checkpoint.path.name}, {result.source.description}",
+                f"{result.source.path.name}, {result.source.description}",
                 str(result.output),
+                _done(result),
                 f"{comparison.max_abs_diff:.1e}" if comparison else "not verified",
-                f"{comparison.speed_up:.2f}x" if comparison else "",
             )
         )
     view.described = {
@@ -57,35 +67,33 @@ def batch_view(batch: Batch) -> View:
 
 def inspect_view(result: Inspection) -> View:
     """What a model file is."""
-    checkpoint, identity = result.checkpoint, result.identity
-    view = View(str(checkpoint.path), "good" if identity else "bad")
-    parameters = None
+    identity = result.identity
+    view = View(str(result.path), "good" if identity else "bad")
     if identity:
         view.headline += f": {identity.description}"
-        parameters = _parameters(identity.parameters, identity.noted_img_range or 1.0)
         view.facts = [
-            ("generation", result.generation or ""),
+            ("generation", identity.generation.name),
             ("variant", identity.variant or "a size of its own"),
             ("form", "fused" if identity.fused else "unfused"),
-            *((name, _text(value)) for name, value in parameters.items()),
+            *((name, _text(value)) for name, value in identity.described.items() if value is not None),
             ("dtype", identity.dtype),
             ("weights from", identity.whereabouts),
         ]
     else:
         view.headline += f": {result.looks_like}"
-    view.facts.append(("file", f"{checkpoint.format}, {_bytes(result.size)}"))
+    view.facts.append(("file", f"{result.format}, {_bytes(result.size)}"))
     if result.spandrel:
         view.facts.append(("in spandrel", result.spandrel.sentence))
     view.advice = [f"Warning: {warning}." for warning in result.warnings]
     view.described = {
-        "generation": result.generation,
+        "generation": identity.generation.name if identity else None,
         "variant": identity.variant if identity else None,
         "fused": identity.fused if identity else None,
-        "parameters": parameters,
+        "parameters": identity.described if identity else None,
         "dtype": identity.dtype if identity else None,
         "container": identity.container if identity else None,
         "prefix": identity.prefix if identity else None,
-        "format": checkpoint.format,
+        "format": result.format,
         "bytes": result.size,
         "looks_like": result.looks_like,
         "spandrel": {
@@ -99,35 +107,30 @@ def inspect_view(result: Inspection) -> View:
 
 
 def _comparison_rows(comparison: Comparison) -> Iterator[tuple[str, str, str]]:
-    yield (
-        f"one run, {comparison.side}x{comparison.side}",
-        f"{comparison.seconds_unfused * 1e3:.0f} ms",
-        f"{comparison.seconds_fused * 1e3:.0f} ms, {comparison.speed_up:.2f}x as fast",
-    )
-    yield "largest difference", "", f"{comparison.max_abs_diff:.1e}, in outputs that span {comparison.output_range:.2g}"
+    yield "tensors read back", "", f"{comparison.tensors}, each as it should be"
+    span = f"in outputs that span {comparison.output_range:.2g}, {comparison.side}x{comparison.side} pixels"
+    yield "largest difference", "", f"{comparison.max_abs_diff:.1e}, {span}"
 
 
 def _fused_described(result: Fused) -> dict[str, Any]:
-    comparison = result.comparison
+    comparison, source = result.comparison, result.source
     return {
-        "model_path": str(result.source.checkpoint.path),
+        "model_path": str(source.path),
         "output_path": str(result.output),
-        "variant": result.source.variant,
-        "parameters": _parameters(result.source.parameters, result.img_range),
-        "dtype": result.source.dtype,
-        "container": result.source.container,
+        "generation": source.generation.name,
+        "variant": source.variant,
+        "parameters": {**source.described, **result.arguments},
+        "dtype": source.dtype,
+        "container": source.container,
         "fused_layers": result.fused_layers,
+        "folded": result.folded,
+        "obstacle": result.obstacle,
+        "tensors_compared": comparison.tensors if comparison else None,
         "max_abs_diff": comparison.max_abs_diff if comparison else None,
         "output_range": comparison.output_range if comparison else None,
-        "seconds": {"before": comparison.seconds_unfused, "after": comparison.seconds_fused} if comparison else None,
         "weights": {"before": result.counts[0], "after": result.counts[1]},
         "bytes": {"before": result.sizes[0], "after": result.sizes[1]},
     }
-
-
-def _parameters(parameters: dict[str, Any], img_range: float) -> dict[str, Any]:
-    names = ("embed_dim", "depths", "upscale", "in_chans", "out_chans", "mlp_ratio", "lk_kernel", "sk_kernel")
-    return {**{name: parameters[name] for name in names}, "img_range": img_range}
 
 
 def _text(value: object) -> str:

@@ -80,6 +80,7 @@ def test_json_is_one_object_with_the_promised_keys(tree: Path, model: Path, tmp_
         "mlp_ratio": 2.0,
         "lk_kernel": 11,
         "sk_kernel": 3,
+        "num_feat": 64,
         "img_range": 1.0,
     }
     assert (inspected["fused"], inspected["variant"], inspected["dtype"]) == (False, None, "float32")

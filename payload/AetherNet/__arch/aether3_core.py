@@ -108,6 +108,8 @@ class DeploymentNorm(nn.Module):
                 self.running_mean.lerp_(mean.to(self.running_mean.dtype), _MOMENTUM)
                 self.running_var.lerp_(variance.to(self.running_var.dtype), _MOMENTUM)
             return (x - mean) * (variance + _EPS).rsqrt() * self.weight + self.bias
+        if torch.is_grad_enabled() and not self.fused:  # step by step, so that a merge can be checked against it
+            return (x - self.running_mean) * (self.running_var + _EPS).rsqrt() * self.weight + self.bias
         weight, bias = self.merged()
         return x * weight + bias
 

@@ -73,6 +73,8 @@ def on_each(
         view = described_as(host, _done(console, locate_host(host), work))
     else:
         view = _done(console, _located(console, where), work)
+    if changes:
+        view.described["restart"] = []
     hosts = _users_of(view, where, teaches)
     if hosts is not None:
         from ..ui.hosts import with_users

@@ -87,6 +87,7 @@ def machine_with_fourteen_hosts(root: Path) -> Machine:
     touch(home / "ComfyUI-Shared", "models/upscale_models/")
     note(data / "comfyui-desktop-2" / "installations.json", [{"installPath": str(machine.folders["comfyui-5"])}])
     host("comfyui", disk / "Matrix" / "Packages" / "ComfyUI", "0.4.1", "venv", *COMFYUI)
+    touch(disk / "Matrix", "Models/ESRGAN/")
     note(settings / "StabilityMatrix" / "library.json", {"LibraryPath": str(disk / "Matrix")})
     packages = [("ComfyUI", "ComfyUI"), ("reforge", "reForge")]
     note(

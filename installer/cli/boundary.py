@@ -29,12 +29,17 @@ class Boundary:
         ):
             if os.environ.get("AETHER_INSTALL_DEBUG"):
                 return
-            self.console.error(explained(error) if isinstance(error, OSError) else _mistake(error))
+            self.console.error(told(error))
         else:
             return
         sys.exit(1)
 
 
-def _mistake(error: Exception) -> AetherInstallError:
+def told(error: Exception) -> AetherInstallError:
+    """Any error as the sentence that the user is told."""
+    if isinstance(error, AetherInstallError):
+        return error
+    if isinstance(error, OSError):
+        return explained(error)
     what = f"{type(error).__name__}: {error}"
     return AetherInstallError(f"a mistake in aether-install ({what}); report it with AETHER_INSTALL_DEBUG=1 set")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import AetherInstallError, explained
+from ..errors import AetherInstallError
 from ..ui.console import Console
+from .boundary import told
 
 if TYPE_CHECKING:
     from ..hosts.discovery import Discovery, Host
@@ -73,6 +75,8 @@ def on_each(
         view = described_as(host, _done(console, locate_host(host), work))
     else:
         view = _done(console, _located(console, where), work)
+    if changes:
+        view.described["restart"] = []
     hosts = _users_of(view, where, teaches)
     if hosts is not None:
         from ..ui.hosts import with_users
@@ -148,9 +152,11 @@ def _results(console: Console, where: Where, discovery: Discovery, work: Callabl
             console.progress(host.kind.name, part=(number, len(names)))
             found = locate_host(host)
             yield Result(host.id, host, view=_done(console, found, work))
-        except (AetherInstallError, OSError) as error:
-            told = error if isinstance(error, AetherInstallError) else explained(error)
-            yield Result(host.id if host else str(name), host, error=told)
+        except Exception as error:
+            # Not even a mistake of this program's in one is to keep the others from what they need.
+            if os.environ.get("AETHER_INSTALL_DEBUG"):
+                raise
+            yield Result(host.id if host else str(name), host, error=told(error))
 
 
 def _nothing_found() -> AetherInstallError:

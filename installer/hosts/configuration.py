@@ -143,12 +143,11 @@ def _stability_matrix_settings(system: System, text: str, path: Path) -> Iterato
         place = _entry(package, "LibraryPath")
         name = str(_entry(package, "PackageName")).lower()
         if isinstance(place, str) and "\0" not in place:
-            folder = system.path(place) or system.path(str(library / place.replace("\\", "/")))
+            folder = system.path(place) or library / place.replace("\\", "/").lstrip("/")
             kind = _STABILITY_MATRIX_PACKAGES.get(name)
             shared = library / "Models" / "ESRGAN"
             uses_folders = kind in ("comfyui", "a1111", "forge", "reforge")
-            if folder:
-                yield Lead(folder, kind, models=shared if uses_folders else None)
+            yield Lead(folder, kind, models=shared if uses_folders else None)
 
 
 def _pinokio(system: System, text: str, _: Path) -> Iterator[Lead]:

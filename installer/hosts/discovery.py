@@ -17,7 +17,7 @@ from ..errors import AetherInstallError
 from ..tree.commands import status
 from ..tree.layout import Spandrel
 from .configuration import LAUNCHER_PLACES, LAUNCHERS, Configuration, Lead
-from .environment import python_in, spandrel_of
+from .environment import python_in, site_packages_in, spandrel_of
 from .kinds import KINDS, Kind
 from .processes import Process
 from .system import System, this_system
@@ -182,6 +182,27 @@ def below(system: System, folder: Path) -> list[Host]:
     return _each_once([host for lead in leads if (host := follow(system, lead))])
 
 
+def pythons_around(system: System, folder: Path) -> list[Path]:
+    """The interpreters that the name of a folder may stand for: of an environment, of a host there, of its parts."""
+    if python := python_in(system, folder):
+        return [python]
+    host = around(system, folder)
+    hosts = [host] if host and host.python else below(system, folder)
+    if found := [host.python for host in hosts if host.python]:
+        return found
+    usual = (python_of(system, kind, folder) for kind in KINDS)
+    return list(dict.fromkeys(python for python in usual if python))
+
+
+def packages_around(system: System, folder: Path) -> list[Path]:
+    """The spandrels that the name of a folder may stand for, likewise."""
+    inside = [path / "spandrel" for path in site_packages_in(system, folder)]
+    inside = [package for package in inside if os.path.isfile(package / "__init__.py")]
+    hosts = [host.spandrel.package for host in below(system, folder) if host.spandrel]
+    pythons = [spandrel_of(system, python) for python in pythons_around(system, folder)]
+    return list(dict.fromkeys(package for package in (*inside, *hosts, *pythons) if package))
+
+
 class _Explorer:
     """Looks through folders, not deep and not for long."""
 
@@ -255,6 +276,8 @@ def _of_processes(system: System, processes: list[Process]) -> Iterator[Lead]:
         script = process.script
         if script is None or script.name.lower() not in scripts:
             continue
+        if process.home is not None and not _same(process.home, system.home):
+            continue  # another user's, and theirs to teach
         for folder in (*script.parents[:4], *((process.folder,) if process.folder else ())):
             host = follow(system, Lead(folder))
             if host is None or script.name.lower() not in host.kind.scripts:

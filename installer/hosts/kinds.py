@@ -42,6 +42,7 @@ class Kind:
         models: folders for upscale models, the likeliest first; empty if any place will do or none does.
         models_by: how else a model reaches it.
         places: where it usually lives, as ``System.places`` takes them.
+        called: what its folder is usually called, where its place is up to the user.
         named: what the folder's name holds, where files alone do not tell it from a similar kind.
         systems: where it exists.
         configurations: files that tell where it lives.
@@ -66,6 +67,7 @@ class Kind:
     models: tuple[str, ...] = ()
     models_by: str = ""
     places: tuple[str, ...] = ()
+    called: str = ""
     named: str = ""
     systems: Systems = _ALL
     configurations: tuple[Configuration, ...] = ()
@@ -91,6 +93,7 @@ COMFYUI = Kind(
     ),
     models=("models/upscale_models",),
     places=("{documents}/comfy/ComfyUI", "{home}/comfy/ComfyUI"),
+    called="ComfyUI",
     scripts=("main.py",),
     suffixes=(".pth", ".pt", ".safetensors", ".sft", ".ckpt", ".bin", ".pkl", ".pt2"),
     reader="weights_only",
@@ -101,6 +104,7 @@ _STABLE_DIFFUSION_WEBUI = Kind(
     name="A1111",
     markers=(("webui.py", "modules/launch_utils.py"), ("webui.py", "launch.py"), ("webui.py", "webui-user.*")),
     models=("models/ESRGAN",),
+    called="stable-diffusion-webui",
     scripts=("launch.py", "webui.py"),
     suffixes=(".pth", ".pt"),
     archive_rule=r"[^/]+/(data\.pkl|data/\d+|version|byteorder|\.data/serialization_id)",
@@ -113,6 +117,7 @@ _FORGE = replace(
     id="forge",
     name="Forge",
     markers=(("webui.py", "modules_forge"),),
+    called="stable-diffusion-webui-forge",
     suffixes=(".pth", ".pt", ".safetensors"),
     archive_rule="",
     note="it lists .safetensors since February 2025",
@@ -125,7 +130,7 @@ KINDS = (
         markers=(("python_embeded", "ComfyUI/main.py"),),
         environments=("python_embeded",),
         models=("ComfyUI/models/upscale_models",),
-        places=("{home}/ComfyUI_windows_portable*", "{drive}/ComfyUI_windows_portable*"),
+        called="ComfyUI_windows_portable",
         systems=("windows",),
         restart="close its console and start its .bat file again",
     ),
@@ -135,8 +140,9 @@ KINDS = (
         markers=(("standalone-env", "ComfyUI/main.py"), ("manifest.json", "ComfyUI/main.py")),
         environments=("ComfyUI/.venv", "envs/default", "ComfyUI/venv"),
         models=("../../ComfyUI-Shared/models/upscale_models", "ComfyUI/models/upscale_models"),
+        called="",
         places=(
-            "{local}/Comfy-Desktop/ComfyUI-Installs/*",
+            "{LOCALAPPDATA}/Comfy-Desktop/ComfyUI-Installs/*",
             "{home}/ComfyUI-Installs/*",
             "{drive}/Comfy-Desktop/ComfyUI-Installs/*",
         ),
@@ -150,6 +156,7 @@ KINDS = (
         markers=((".venv", "uv-cache", "models", "user"), (".venv", "custom_nodes", "models", "user")),
         environments=(".venv",),
         places=("{documents}/ComfyUI",),
+        called="",
         systems=("windows", "macos"),
         configurations=(COMFYUI_DESKTOP_1,),
         restart="restart the application",
@@ -170,17 +177,19 @@ KINDS = (
     replace(
         _FORGE,
         name="Forge, one-click package",
+        called="webui_forge",
         markers=(("system/python", "webui/modules_forge"),),
         environments=("system/python", "webui/venv"),
         models=("webui/models/ESRGAN",),
         systems=("windows",),
         restart="close its console and start run.bat again",
     ),
-    replace(_FORGE, id="reforge", name="reForge", named="reforge"),
+    replace(_FORGE, id="reforge", name="reForge", called="stable-diffusion-webui-reForge", named="reforge"),
     _FORGE,
     replace(
         _STABLE_DIFFUSION_WEBUI,
         name="A1111, sd.webui.zip",
+        called="sd.webui",
         markers=(("system/python", "webui/webui.py"),),
         environments=("system/python", "webui/venv"),
         models=("webui/models/ESRGAN",),
@@ -190,6 +199,7 @@ KINDS = (
     Kind(
         id="sdnext",
         name="SD.Next",
+        called="sdnext",
         markers=(("webui.py", "installer.py"), ("webui.py", "modules/upscaler_spandrel.py")),
         scripts=("launch.py", "webui.py"),
         suffixes=(),
@@ -227,6 +237,7 @@ KINDS = (
     Kind(
         id="swarmui",
         name="SwarmUI",
+        called="SwarmUI",
         markers=(("dlbackend", "src/SwarmUI.csproj"), ("dlbackend", "Data/Backends.fds"), ("dlbackend", "launchtools")),
         environments=("dlbackend/comfy/python_embeded", "dlbackend/ComfyUI/venv", "dlbackend/comfy/ComfyUI/venv"),
         models=("Models/upscale_models", "Models/ESRGAN"),

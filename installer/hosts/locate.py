@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def locate(python: str | None = None, target: Path | None = None) -> Located:
     Finds the spandrel that an interpreter would import or that lies in a folder; neither is imported.
 
     Args:
-        python: an interpreter other than the running one.
+        python: an interpreter other than the running one, or a folder that it is the Python of.
         target: a site-packages folder that holds ``spandrel/``, or the package's own folder.
 
     Raises:
@@ -59,7 +60,7 @@ def locate(python: str | None = None, target: Path | None = None) -> Located:
             return Located(Spandrel(_package_in(target)), named_by=("--target", str(target)))
         except OSError as error:
             raise explained(error, target) from error
-    interpreter = running_interpreter() if python is None else other_interpreter(python)
+    interpreter = running_interpreter() if python is None else other_interpreter(_interpreter_of(python))
     if interpreter.spandrel is None:
         looked_in = ", ".join(interpreter.looked_in)
         raise AetherInstallError(
@@ -71,8 +72,26 @@ def locate(python: str | None = None, target: Path | None = None) -> Located:
     return Located(Spandrel(interpreter.spandrel), interpreter, ("--python", python) if python is not None else ())
 
 
-_NESTED = ("", "python_embeded/", "python/", "venv/", ".venv/", "*/python_embeded/")
-_SITE_PACKAGES = ("Lib/site-packages", "lib/python3*/site-packages", "lib64/python3*/site-packages")
+def _interpreter_of(python: str) -> str:
+    """The interpreter that a user means, who may have named the folder of a venv or of an application instead."""
+    if not os.path.isdir(python):
+        return python
+    # Imported only where a folder has to be understood, like those below.
+    from .configuration import Lead
+    from .discovery import follow, pythons_around
+    from .environment import python_in
+    from .system import this_system
+
+    system, folder = this_system(), Path(os.path.abspath(python))
+    host = follow(system, Lead(folder))
+    found = python_in(system, folder) or (host.python if host else None)
+    if found is not None:
+        return str(found)
+    others = pythons_around(system, folder)
+    hint = "give --python the interpreter itself, such as venv/bin/python or python_embeded\\python.exe"
+    if others:
+        hint = "did you mean --python " + " or --python ".join(map(str, others)) + "?"
+    raise AetherInstallError(f"{python} is a folder and no environment of Python; {hint}")
 
 
 def _package_in(target: Path) -> Path:
@@ -80,8 +99,10 @@ def _package_in(target: Path) -> Path:
         return _where_installed(target / "spandrel")
     if (target / "__init__.py").is_file() and ((target / "__helpers").is_dir() or (target / "architectures").is_dir()):
         return _where_installed(target)
-    patterns = [f"{root}{site_packages}/spandrel/__init__.py" for root in _NESTED for site_packages in _SITE_PACKAGES]
-    nested = sorted({path.parent for pattern in patterns for path in target.glob(pattern)})
+    from .discovery import packages_around
+    from .system import this_system
+
+    nested = packages_around(this_system(), target)
     hint = "point --target at the site-packages folder that holds spandrel, or at the spandrel folder itself"
     if nested:
         hint = "did you mean --target " + " or --target ".join(str(package) for package in nested) + "?"

@@ -23,12 +23,14 @@ class Process:
         python: the interpreter as it was started: inside a virtual environment the one there.
         arguments: what came after it on the command line.
         folder: the current folder, where the system tells it.
+        home: the home of the user who runs it, likewise.
     """
 
     pid: int
     python: Path
     arguments: tuple[str, ...]
     folder: Path | None = None
+    home: Path | None = None
 
     @property
     def script(self) -> Path | None:
@@ -79,20 +81,26 @@ def _of_proc() -> Iterator[Process]:
             folder = None
             with suppress(OSError):
                 folder = Path(os.readlink(f"/proc/{name}/cwd"))
-            yield Process(int(name), _started_as(name, words[0], folder), tuple(words[1:-1]), folder)
+            variables = _variables(name)
+            python = _started_as(name, words[0], folder, variables.get("PATH", ""))
+            home = variables.get("HOME", "")
+            yield Process(int(name), python, tuple(words[1:-1]), folder, Path(home) if home else None)
 
 
-def _started_as(pid: str, word: str, folder: Path | None) -> Path:
+def _variables(pid: str) -> dict[str, str]:
+    data = b""
+    with suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
+        data = file.read(1 << 20)
+    return dict(os.fsdecode(entry).partition("=")[::2] for entry in data.split(b"\0"))
+
+
+def _started_as(pid: str, word: str, folder: Path | None, path: str) -> Path:
     """The interpreter by the name that it was started by; the executable itself is that of the base installation."""
     if os.sep in word:
         return Path(os.path.normpath((folder or Path("/")) / word))
-    with suppress(OSError):
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            variables = file.read(1 << 20).split(b"\0")
-        path = next((os.fsdecode(entry[5:]) for entry in variables if entry.startswith(b"PATH=")), "")
-        for place in path.split(os.pathsep):
-            if os.path.isabs(place) and os.path.isfile(os.path.join(place, word)):
-                return Path(place, word)
+    for place in path.split(os.pathsep):
+        if os.path.isabs(place) and os.path.isfile(os.path.join(place, word)):
+            return Path(place, word)
     with suppress(OSError):
         return Path(os.readlink(f"/proc/{pid}/exe"))
     return Path(word)

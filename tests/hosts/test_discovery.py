@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import environments
 import pytest
-from environments import snapshot
-from machines import Machine, machine_with_fourteen_hosts
+from applications import in_readme
+from environments import REPOSITORY, Snapshot, aether_install, aether_json
+from machines import COMFYUI, Machine, machine_with_fourteen_hosts, touch
 
 from aether_install.hosts.discovery import Discovery, discover
 from aether_install.hosts.selection import locate_host, resolve
@@ -16,6 +25,43 @@ from aether_install.hosts.system import System
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
     return machine_with_fourteen_hosts(tmp_path_factory.mktemp("machine"))
+
+
+@pytest.fixture(scope="module")
+def command(machine: Machine) -> Callable[..., Any]:
+    """Runs the real command on that machine, with --json."""
+
+    def run(*arguments: str | Path) -> Any:
+        return aether_json(*arguments, env=machine.environment)
+
+    return run
+
+
+def snapshot(root: Path, *, bytecode: bool = False) -> Snapshot:
+    """As elsewhere, but without the number of hard links: environments of earlier runs share files with these."""
+    facts = environments.snapshot(root, bytecode=bytecode)
+    return {name: fact[:4] if fact[0] == "file" else fact for name, fact in facts.items()}
+
+
+@contextmanager
+def running(machine: Machine, python: Path, folder: Path, script: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that runs a script in a folder and waits."""
+    (folder / script).write_text("import sys; print('running', flush=True); sys.stdin.read()\n")
+    process = subprocess.Popen(
+        [python, "-s", script, "--listen"],
+        cwd=folder,
+        env=machine.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "running\n"
+    try:
+        yield process
+    finally:
+        process.communicate()
+        (folder / script).write_text("")
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +109,213 @@ def test_a_host_is_meant_by_its_id_its_folder_or_a_part_of_it(
             assert resolve(value, found, system) == host
     inner = machine.folders["swarmui"] / "dlbackend" / "ComfyUI"
     assert resolve(str(inner), found, system).python == machine.python("swarmui")
+
+
+def test_hosts_tells_of_each_what_scripts_rely_on(machine: Machine, command: Callable[..., Any]) -> None:
+    told = command("hosts")["hosts"]
+    assert [host["id"] for host in told] == [host["id"] for host in command("hosts")["hosts"]]
+    assert {host["id"]: host["folder"] for host in told} == {
+        name: str(folder) for name, folder in machine.folders.items()
+    }
+    for host in told:
+        spandrel = machine.spandrel(host["id"])
+        assert host["spandrel"] == {"version": machine.versions[host["id"]], "path": str(spandrel)}
+        assert (host["state"], host["running"]) == ("absent", False)
+        assert host["python"] == (None if host["id"] == "vs-spandrel" else str(machine.python(host["id"])))
+        assert host["found_by"]
+        assert host["models"] is None or Path(host["models"]).is_dir()
+        assert set(host["formats"]) <= {".pth", ".pt", ".safetensors", ".ckpt", ".sft", ".bin", ".pkl", ".pt2"}
+    by_id = {host["id"]: host for host in told}
+    assert by_id["comfyui"]["models"] == str(machine.root / "disk" / "Matrix" / "Models" / "ESRGAN")
+    assert by_id["comfyui-5"]["models"] == str(machine.home / "ComfyUI-Shared" / "models" / "upscale_models")
+    assert ".safetensors" not in by_id["a1111"]["formats"]
+    assert "cannot be given" in by_id["sdnext"]["note"]
+
+
+def test_hosts_shows_people_where_and_how(machine: Machine) -> None:
+    shown = aether_install("hosts", env=machine.environment).stdout
+    for name in machine.folders:
+        assert any(line.startswith(f"{name}: ") for line in shown.splitlines())
+    assert "cannot be given an upscale model of one's own" in shown
+    assert "`aether-install spandrel --all`" in shown.splitlines()[-1]
+
+
+def test_all_are_taught_by_one_command_and_cleared_by_one(machine: Machine, command: Callable[..., Any]) -> None:
+    before = snapshot(machine.root)
+    results = command("spandrel", "--all", "--no-verify")["results"]
+    assert {result["host"]: result["state"] for result in results} == dict.fromkeys(machine.folders, "installed")
+    assert all(result["changed"] and "error" not in result for result in results)
+    assert {host["state"] for host in command("hosts")["hosts"]} == {"installed"}
+    assert aether_install("status", "--all", env=machine.environment).returncode == 0
+    again = command("spandrel", "--all", "--no-verify")["results"]
+    assert not any(result["changed"] for result in again)
+    command("uninstall", "--host", "forge", "--host", str(machine.folders["invokeai"]))
+    assert aether_install("status", "--all", env=machine.environment, check=False).returncode == 1
+    command("uninstall", "--all")
+    assert snapshot(machine.root) == before
+
+
+def test_a_host_is_taught_by_its_own_python(machine: Machine, command: Callable[..., Any]) -> None:
+    taught = command("spandrel", "--host", "invokeai")
+    assert (taught["host"], taught["state"], taught["used_by"]) == ("invokeai", "installed", ["invokeai"])
+    shown = aether_install("uninstall", "--host", "invokeai", env=machine.environment).stdout
+    assert str(machine.folders["invokeai"]) in shown
+
+
+def test_one_that_fails_stops_none_of_the_others(machine: Machine, command: Callable[..., Any]) -> None:
+    registry = machine.spandrel("comfyui-4") / "__helpers" / "main_registry.py"
+    python, source = machine.python("reforge"), registry.read_bytes()
+    target = os.readlink(python)
+    before = snapshot(machine.root)
+    registry.unlink()  # it has hard links in uv's cache
+    registry.write_bytes(b"nothing = None\n")
+    python.unlink()
+    python.write_text("#!/bin/sh\nexit 3\n")
+    python.chmod(0o755)
+    result = aether_install("spandrel", "--all", "--no-verify", "--json", env=machine.environment, check=False)
+    assert result.returncode == 1
+    results = {entry["host"]: entry for entry in json.loads(result.stdout)["results"]}
+    failed = {host for host, entry in results.items() if "error" in entry}
+    assert failed == {"comfyui-4", "reforge"}
+    assert results["comfyui-4"]["state"] == "unsupported"
+    assert str(python) in results["reforge"]["error"]
+    assert {entry["state"] for host, entry in results.items() if host not in failed} == {"installed"}
+    assert len(result.stderr.splitlines()) == 2
+    registry.write_bytes(source)
+    python.unlink()
+    python.symlink_to(target)
+    command("uninstall", "--all")
+    contents = ({name: fact[:2] for name, fact in facts.items()} for facts in (snapshot(machine.root), before))
+    assert next(contents) == next(contents)
+
+
+def test_running_hosts_are_told_to_be_restarted(machine: Machine, command: Callable[..., Any]) -> None:
+    folder = machine.folders["swarmui"] / "dlbackend" / "ComfyUI"
+    with running(machine, machine.python("swarmui"), folder, "main.py") as process:
+        assert [host["id"] for host in command("hosts")["hosts"] if host["running"]] == ["swarmui"]
+        for options in (["--host", "swarmui"], ["--python", machine.python("swarmui")], ["--all"]):
+            taught = command("spandrel", *options, "--no-verify")
+            assert taught["restart"] == ["SwarmUI"]
+            shown = aether_install("uninstall", *options, env=machine.environment).stdout
+            assert f"Restart SwarmUI, which is running (process {process.pid})" in shown
+            assert not command("uninstall", *options)["restart"], "nothing was changed"
+    assert not any(host["running"] for host in command("hosts")["hosts"])
+
+
+def test_a_running_host_is_found_wherever_it_lives(
+    machine: Machine, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    ids = [host["id"] for host in command("hosts")["hosts"]]
+    folder = touch(tmp_path / "a" / "b" / "c" / "d" / "ComfyUI", *COMFYUI)
+    with running(machine, machine.python("comfyui-4"), folder, "main.py") as process:
+        told = command("hosts")["hosts"]
+        (new,) = (host for host in told if host["id"] not in ids)
+        assert (new["id"], new["folder"], new["running"]) == ("comfyui-6", str(folder), True)
+        assert new["python"] == str(machine.python("comfyui-4")), "the Python that runs it, wherever that is"
+        assert str(process.pid) in new["found_by"]
+    assert [host["id"] for host in command("hosts")["hosts"]] == ids
+
+
+def test_searching_changes_no_id(machine: Machine, command: Callable[..., Any], tmp_path: Path) -> None:
+    before = {host["id"]: host["folder"] for host in command("hosts")["hosts"]}
+    folder = touch(tmp_path / "0" / "1" / "ComfyUI", *COMFYUI)
+    told = {host["id"]: host for host in command("hosts", "--search", tmp_path / "0")["hosts"]}
+    assert told.pop("comfyui-6")["folder"] == str(folder)
+    assert {name: host["folder"] for name, host in told.items()} == before
+    assert len(command("hosts", "--search", tmp_path)["hosts"]) == len(before), "that is three folders deep"
+    assert len(command("hosts", "--search", tmp_path / "nothing")["hosts"]) == len(before)
+    shown = aether_install("hosts", "--search", folder, env=machine.environment).stdout
+    assert f"{folder}" in shown
+    error = command("spandrel", "--host", folder)
+    assert "start ComfyUI" in error["error"], "it has no Python of its own"
+
+
+def test_what_cannot_be_meant_is_told(machine: Machine, command: Callable[..., Any], tmp_path: Path) -> None:
+    assert "comfyui, comfyui-2" in command("spandrel", "--host", "nonsense")["error"]
+    assert "--python" in command("spandrel", "--host", tmp_path)["error"]
+    several = command("status", "--host", machine.home)["error"]
+    assert str(machine.folders["a1111"]) in several
+    for options in (["--all", "--host", "forge"], ["--python", "x", "--all"], ["--target", "x", "--host", "y"]):
+        assert aether_install("status", *options, env=machine.environment, check=False).returncode == 2
+    results = command("status", "--host", "forge", "--host", "nonsense")["results"]
+    assert [("error" in result, result["host"]) for result in results] == [(False, "forge"), (True, "nonsense")]
+    nobody = {**machine.environment, "HOME": str(tmp_path)}
+    nothing = aether_install("status", "--all", "--json", env=nobody, check=False)
+    assert (nothing.returncode, json.loads(nothing.stdout)["results"]) == (1, [])
+    assert "--host" in nothing.stderr
+
+
+def test_a_folder_may_stand_for_its_python(machine: Machine, command: Callable[..., Any], tmp_path: Path) -> None:
+    for folder in (machine.folders["forge"] / "venv", machine.folders["forge"], machine.folders["chainner"]):
+        assert command("status", "--python", folder)["state"] == "absent"
+    error = command("status", "--python", machine.home / "apps")["error"]
+    assert f"did you mean --python {machine.python('forge')}?" in error
+    error = command("status", "--target", machine.folders["swarmui"])["error"]
+    assert f"did you mean --target {machine.spandrel('swarmui')}?" in error
+    assert "no environment" in command("status", "--python", tmp_path)["error"]
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:9]),
+    "binary": lambda path: path.write_bytes(bytes(range(256)) * 10),
+    "deep": lambda path: path.write_text("[" * 200_000),
+    "huge": lambda path: path.write_bytes(b" " * (5 << 20) + path.read_bytes()),
+    "null": lambda path: path.write_text("null"),
+    "numbers": lambda path: path.write_text('[1, [2], {}, {"installPath": 3}]'),
+    "lists": lambda path: path.write_text('{"InstalledPackages": {"a": 1}, "LibraryPath": [], "home": {}}'),
+    "foreign": lambda path: path.write_text(path.read_text().replace("/", "\\u0000").replace("m", "\\ud800")),
+    "elsewhere": lambda path: path.write_text(path.read_text().replace("/home", "/nowhere")),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+    "a loop": lambda path: (path.unlink(), path.symlink_to(path.name)),
+    "a device": lambda path: (path.unlink(), path.symlink_to("/dev/zero")),
+    "unreadable": lambda path: path.chmod(0),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_configuration_files_in_any_condition_cost_no_other_host(
+    machine: Machine, system: System, found: Discovery, tmp_path: Path, damage: str
+) -> None:
+    """Those that nothing but a damaged file knows of may be missed; all others are found, and nothing is raised."""
+    home = tmp_path / "home"
+    shutil.copytree(
+        machine.home, home, symlinks=True, ignore=shutil.ignore_patterns("spandrel-*", "architectures", "bin")
+    )
+    files = [path for path in home.rglob("*") if path.suffix in (".json", ".ini") and "site-packages" not in path.parts]
+    assert len(files) >= 6
+    for path in files:
+        DAMAGES[damage](path)
+    hosts = discover(system=System("linux", {}, home)).hosts
+    known_by_place = {host.folder for host in found.hosts if host.folder.is_relative_to(machine.home)}
+    moved = {home / folder.relative_to(machine.home) for folder in known_by_place}
+    assert {host.folder for host in hosts} >= moved - {home / ".config" / "chaiNNer"}
+
+
+def test_folders_that_lead_in_circles_or_may_not_be_read_are_passed(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "home" / "ComfyUI", *COMFYUI)
+    (tmp_path / "home" / "again").symlink_to(tmp_path / "home")
+    (folder / "venv").symlink_to(folder / "venv")
+    touch(tmp_path / "home" / "secret" / "ComfyUI", *COMFYUI)
+    (tmp_path / "home" / "secret").chmod(0)
+    os.mkfifo(tmp_path / "home" / "Desktop")
+    hosts = discover(system=System("linux", {}, tmp_path / "home", (tmp_path / "home" / "again",))).hosts
+    (tmp_path / "home" / "secret").chmod(0o700)
+    assert folder in {host.folder.resolve() for host in hosts}
+    assert len({host.folder.resolve() for host in hosts}) == len(hosts)
+    assert {host.state for host in hosts} == {"missing"}
+
+
+def test_nothing_of_a_host_is_run(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "home" / "ComfyUI", *COMFYUI, "venv/bin/python", "venv/lib/python3.12/site-packages/")
+    (folder / "venv" / "bin" / "python").write_text(f"#!/bin/sh\ntouch {tmp_path / 'was-run'}\n")
+    (folder / "venv" / "bin" / "python").chmod(0o755)
+    (host,) = aether_json("hosts", env={**os.environ, "HOME": str(tmp_path / "home")})["hosts"]
+    assert (host["spandrel"], host["state"], host["python"]) == (None, "missing", f"{folder}/venv/bin/python")
+    assert not (tmp_path / "was-run").exists()
+
+
+def test_the_readme_lists_the_same_applications() -> None:
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert in_readme(text) == text, "run examples/applications.py"

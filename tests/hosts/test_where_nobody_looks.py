@@ -1,0 +1,81 @@
+"""Without a word of where, the Python that runs aether-install is meant; it is told if no application uses that."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from environments import REPOSITORY, SITE_PACKAGES, Environment, make_environment
+from machines import COMFYUI, touch
+
+
+def with_aether_install(environment: Environment) -> Environment:
+    """Puts this aether-install and what it needs into an environment, as links."""
+    package = environment.site_packages / "aether_install"
+    package.mkdir()
+    for path in (REPOSITORY / "installer").iterdir():
+        if path.name != "__pycache__":
+            (package / path.name).symlink_to(path)
+    (package / "payload").symlink_to(REPOSITORY / "payload")
+    for name in ("click", "rich", "markdown_it", "mdurl", "pygments"):
+        (environment.site_packages / name).symlink_to(SITE_PACKAGES / name)
+    return environment
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with ComfyUI, and with aether-install in a tool's environment and in ComfyUI's."""
+    home = tmp_path_factory.mktemp("home")
+    folder = touch(home / "ComfyUI", *COMFYUI)
+    with_aether_install(make_environment(folder / "venv", "0.4.1", borrow=False))
+    return home
+
+
+def run(home: Path, environment: Environment, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [environment.python, "-B", "-m", "aether_install", *arguments]
+    variables = {**os.environ, "HOME": str(home)}
+    return subprocess.run(command, capture_output=True, text=True, env=variables, cwd=home)
+
+
+@pytest.mark.parametrize(("receipt", "tool"), [("uv-receipt.toml", "uv"), ("pipx_metadata.json", "pipx"), ("", "")])
+def test_a_spandrel_that_no_application_uses_is_no_success(home: Path, tmp_path: Path, receipt: str, tool: str) -> None:
+    environment = with_aether_install(make_environment(tmp_path / "tools" / "aether-install", borrow=False))
+    if receipt:
+        (environment.root / receipt).touch()
+    told = run(home, environment, "spandrel", "--no-verify")
+    assert told.returncode == 0, "it was asked for"
+    assert environment.payload.is_dir()
+    headline = told.stdout.splitlines()[0]
+    assert "loads AetherNet models" not in headline
+    assert "no application" in headline
+    assert (f"since {tool} made it for a tool" in headline) == bool(tool)
+    assert "Found on this machine: ComfyUI; teach them with `aether-install spandrel --all`" in told.stdout
+    again = json.loads(run(home, environment, "spandrel", "--no-verify", "--json").stdout)
+    assert (again["state"], again["changed"], again["used_by"]) == ("installed", [], [])
+    assert "no application" in run(home, environment, "spandrel", "--no-verify").stdout.splitlines()[0]
+    nowhere = run(tmp_path, environment, "spandrel", "--no-verify").stdout
+    assert "No application that uses spandrel was found; name the folder of yours with --host" in nowhere
+
+
+def test_without_a_spandrel_it_says_which_applications_have_one(home: Path, tmp_path: Path) -> None:
+    environment = with_aether_install(make_environment(tmp_path / "tool", None, borrow=False))
+    for command in ("spandrel", "status"):
+        told = run(home, environment, command)
+        assert told.returncode == 1
+        (sentence,) = told.stderr.splitlines()
+        assert "has no spandrel" in sentence
+        assert str(environment.site_packages) in sentence, "where it looked"
+        assert "found on this machine: ComfyUI" in sentence
+        assert "`aether-install spandrel --all`" in sentence
+    assert json.loads(run(home, environment, "spandrel", "--json").stdout)["state"] == "missing"
+
+
+def test_in_an_applications_own_python_it_is_a_success(home: Path) -> None:
+    environment = Environment(home / "ComfyUI" / "venv")
+    told = run(home, environment, "spandrel", "--no-verify")
+    assert "installed: spandrel 0.4.1 loads AetherNet models" in told.stdout.splitlines()[0]
+    assert json.loads(run(home, environment, "spandrel", "--json").stdout)["used_by"] == ["comfyui"]
+    run(home, environment, "uninstall")

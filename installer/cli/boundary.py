@@ -41,5 +41,11 @@ def told(error: Exception) -> AetherInstallError:
         return error
     if isinstance(error, OSError):
         return explained(error)
+    from .report import write_report
+
     what = f"{type(error).__name__}: {error}"
-    return AetherInstallError(f"a mistake in aether-install ({what}); report it with AETHER_INSTALL_DEBUG=1 set")
+    try:
+        way_out = f"please report it with {write_report(error)}, which says where"
+    except OSError:
+        way_out = "please report it with what is shown after AETHER_INSTALL_DEBUG=1 was set"
+    return AetherInstallError(f"a mistake in aether-install ({what}); {way_out}")

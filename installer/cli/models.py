@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ..errors import AetherInstallError
 from ..ui.console import Console
 from . import options
 from .boundary import Boundary
@@ -49,7 +50,13 @@ VARIANTS = ("mobile", "tiny", "small", "medium", "large", "pro", "extreme")
 @options.whose_torch
 @options.as_json
 def fuse(
-    models: tuple[Path, ...], output: str, no_verify: bool, python: str | None, as_json: bool, **settings: Any
+    models: tuple[Path, ...],
+    output: str,
+    no_verify: bool,
+    python: str | None,
+    host: str | None,
+    as_json: bool,
+    **settings: Any,
 ) -> None:
     """
     Merge the large and the small kernel of each block of a model.
@@ -62,7 +69,7 @@ def fuse(
     fused already is written only if it needs that, or if its file is one that spandrel refuses.
     """
     with Boundary(Console(as_json, about_spandrel=False)) as console:
-        _start_torch(console, python)
+        _start_torch(console, python, host)
         from ..models import fuse as command
         from ..ui.models import batch_view, fuse_view
 
@@ -83,10 +90,10 @@ def fuse(
 @click.argument("model", metavar="FILE", type=options.Place())
 @options.whose_torch
 @options.as_json
-def inspect(model: Path, python: str | None, as_json: bool) -> None:
+def inspect(model: Path, python: str | None, host: str | None, as_json: bool) -> None:
     """Say what a model file is."""
     with Boundary(Console(as_json, about_spandrel=False)) as console:
-        _start_torch(console, python)
+        _start_torch(console, python, host)
         from ..models.inspection import inspect_model
         from ..ui.models import inspect_view
 
@@ -103,9 +110,17 @@ def in_named_python() -> None:
 _HERE = object()
 
 
-def _start_torch(console: Console, python: str | None) -> None:
+def _start_torch(console: Console, python: str | None, host: str | None) -> None:
     """Imports torch, or has the Python that was named run the command line, and ends with its exit status."""
-    if python is not None and click.get_current_context().obj is not _HERE:
+    if python is not None and host is not None:
+        raise click.UsageError("--python and --host each name a Python; give one of them")
+    is_here = click.get_current_context().obj is _HERE
+    if host is not None and not is_here:
+        from ..hosts.selection import executable_of, resolve
+
+        console.progress("looking for applications")
+        python = executable_of(resolve(host))
+    if python is not None and not is_here:
         from ..hosts.elsewhere import run_elsewhere
 
         console.progress(f"starting {python}")
@@ -113,4 +128,11 @@ def _start_torch(console: Console, python: str | None) -> None:
     console.progress("starting torch")
     from ..models.available import import_torch
 
-    import_torch()
+    try:
+        import_torch()
+    except AetherInstallError as error:
+        from ..hosts.selection import hosts_with_torch
+
+        found = ", ".join(f"--host {host.id}" for host in hosts_with_torch())
+        error.message += f"; found here: {found}" if found else ""
+        raise

@@ -67,11 +67,17 @@ def which_spandrel(command: Command) -> Command:
 
 def whose_torch(command: Command) -> Command:
     """The options that say whose torch works on a model file."""
-    return click.option(
+    python = click.option(
         "--python",
         metavar="EXE",
         help="Work in this interpreter, with its torch. The default is the interpreter that runs aether-install.",
-    )(command)
+    )
+    host = click.option(
+        "--host",
+        metavar="HOST",
+        help="Work in the Python of this application: its id as `aether-install hosts` shows it, or its folder.",
+    )
+    return python(host(command))
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")

@@ -63,13 +63,7 @@ def locate_host(host: Host) -> Located:
     named_by = ("--host", str(host.folder))
     if host.kind.vendored and host.spandrel is not None:
         return Located(Spandrel(host.spandrel.package), named_by=named_by)
-    if host.python is None:
-        raise AetherInstallError(
-            f"no Python was found in {host.folder}, where {host.kind.name} is; start {host.kind.name} and run this "
-            "again while it runs, or name its Python with --python",
-            state="missing",
-        )
-    interpreter = other_interpreter(str(host.python))
+    interpreter = other_interpreter(executable_of(host))
     if interpreter.spandrel is None:
         raise AetherInstallError(
             f"{host.kind.name} in {host.folder} has no spandrel; start it once, so that it installs what it needs, or "
@@ -77,3 +71,28 @@ def locate_host(host: Host) -> Located:
             state="missing",
         )
     return Located(Spandrel(interpreter.spandrel), interpreter, named_by)
+
+
+def executable_of(host: Host) -> str:
+    """
+    The Python of a host.
+
+    Raises:
+        AetherInstallError: it was not found.
+    """
+    if host.python is None:
+        raise AetherInstallError(
+            f"no Python was found in {host.folder}, where {host.kind.name} is; start {host.kind.name} and run this "
+            "again while it runs, or name its Python with --python",
+            state="missing",
+        )
+    return str(host.python)
+
+
+def hosts_with_torch() -> list[Host]:
+    """The hosts of this machine whose Python is known and has a torch, which lies beside its spandrel."""
+    return [
+        host
+        for host in discover().hosts
+        if host.python and host.spandrel and (host.spandrel.package.parent / "torch").is_dir()
+    ]

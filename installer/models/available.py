@@ -23,7 +23,7 @@ def import_torch() -> None:
             raise _broken(error) from error
         raise AetherInstallError(
             f"{sys.executable} has no torch, which model files need; name a Python that has, such as your "
-            "application's, with --python, or install aether-install[models]"
+            "application's, with --python or --host, or install aether-install[models]"
         ) from error
     except (ImportError, OSError) as error:
         raise _broken(error) from error
@@ -31,6 +31,6 @@ def import_torch() -> None:
 
 def _broken(error: Exception) -> AetherInstallError:
     return AetherInstallError(
-        f"{sys.executable} cannot import its torch; install torch again there, or name another Python with --python",
+        f"{sys.executable} cannot import its torch; install it again there, or name another with --python or --host",
         details=f"{type(error).__name__}: {error}",
     )

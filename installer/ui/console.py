@@ -1,8 +1,9 @@
 """
 The one module that prints.
 
-On a terminal results are tables in colour; elsewhere, or with NO_COLOR, plain lines; with --json one JSON object. Rich
-is imported only where it draws something.
+On a terminal results are tables in colour and progress is a spinner or a bar; with NO_COLOR both are plain lines.
+Elsewhere results are plain lines, and progress is silent but for what may take forever. With --json the result is one
+JSON object. Rich is imported only where it draws something.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..errors import AetherInstallError
@@ -45,6 +47,7 @@ class Console:
         self._spandrel: Spandrel | None = None
         self._progress: Progress | None = None
         self._task: TaskID | None = None
+        self._told = ""
 
     def subject(self, spandrel: Spandrel) -> None:
         """Notes which spandrel the command is about, for errors to come."""
@@ -59,9 +62,10 @@ class Console:
             urgent: whether it may take forever.
             part: how many things are done, of how many; draws a bar.
         """
-        if not _is_terminal(sys.stderr):
-            if urgent:
+        if not _draws_on(sys.stderr):
+            if message != self._told and (urgent or sys.stderr.isatty()):
                 print(f"aether-install: {message}", file=sys.stderr, flush=True)
+                self._told = message
             return
         if self._progress is None:
             self._progress, self._task = _start_progress(part is not None)
@@ -79,12 +83,13 @@ class Console:
     def show(self, view: View) -> None:
         """Shows a result on stdout."""
         self.done()
-        if self._as_json:
-            _print_json(view.described)
-        elif _is_terminal(sys.stdout):
-            _draw(view)
-        else:
-            print("\n".join(_plain_lines(view)))
+        with _perhaps_unheard():
+            if self._as_json:
+                _print_json(view.described)
+            elif _draws_on(sys.stdout):
+                _draw(view)
+            else:
+                print("\n".join(map(_as_called, _plain_lines(view))))
 
     def error(self, error: AetherInstallError, *, final: bool = True) -> None:
         """
@@ -95,14 +100,15 @@ class Console:
             final: whether it is the command's result, and not one of several.
         """
         self.done()
-        if _is_terminal(sys.stderr):
+        message = _as_called(error.message)
+        if _draws_on(sys.stderr):
             console = _console(sys.stderr)
             console.print("[bold red]aether-install:[/] ", end="")
-            console.print(error.message, markup=False, soft_wrap=True)
+            console.print(message, markup=False, soft_wrap=True)
             if error.details:
                 console.print(_indented(error.details), style="dim", markup=False, soft_wrap=True)
         else:
-            print(f"aether-install: {error.message}", file=sys.stderr)
+            print(f"aether-install: {message}", file=sys.stderr)
             if error.details:
                 print(_indented(error.details), file=sys.stderr)
         if self._as_json and final:
@@ -139,8 +145,27 @@ def _print_json(described: dict[str, Any]) -> None:
     print(json.dumps(described, indent=2))
 
 
-def _is_terminal(stream: TextIO) -> bool:
-    return stream.isatty() and not os.environ.get("NO_COLOR")
+@contextmanager
+def _perhaps_unheard() -> Iterator[None]:
+    """Whoever reads stdout may have gone; what the command did is done all the same, and its exit status tells it."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes it once more at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _as_called(text: str) -> str:
+    """A sentence whose commands begin as this one did: the one file is run by a Python, and has no command."""
+    if __spec__ is None or getattr(__spec__.loader, "archive", None) != sys.argv[0]:
+        return text
+    started = " ".join(f'"{part}"' if " " in part else part for part in (sys.orig_argv[0], sys.argv[0]))
+    return text.replace("`aether-install ", f"`{started} ")
+
+
+def _draws_on(stream: TextIO) -> bool:
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") not in ("dumb", "unknown")
 
 
 def _console(stream: TextIO) -> RichConsole:
@@ -190,7 +215,7 @@ def _draw(view: View) -> None:
         colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
         console.print(Text(line.rstrip("\r"), colour), soft_wrap=True)
     for advice in view.advice:
-        console.print(Text(advice, "italic"))
+        console.print(Text(_as_called(advice), "italic"))
 
 
 def _plain_lines(view: View) -> Iterator[str]:

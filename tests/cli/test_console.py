@@ -1,0 +1,85 @@
+"""What is shown, on terminals and elsewhere, and what is not lost if nobody can see it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from environments import aether_install, aether_json, script
+
+
+def on_terminal(*arguments: str | Path, **environment: str) -> tuple[int, str]:
+    """Runs the real command on a terminal of its own, and returns its exit status and what was shown there."""
+    terminal, end = pty.openpty()
+    command = [script("aether-install"), *arguments]
+    with subprocess.Popen(command, stdout=end, stderr=end, env={**os.environ, **environment}) as process:
+        os.close(end)
+        shown = b""
+        try:
+            while part := os.read(terminal, 4096):
+                shown += part
+        except OSError:
+            pass  # how a terminal ends
+    os.close(terminal)
+    return process.returncode, shown.decode()
+
+
+@pytest.mark.parametrize("setting", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
+def test_progress_is_plain_lines_where_nothing_can_be_drawn(setting: dict[str, str]) -> None:
+    status, shown = on_terminal("status", "--python", sys.executable, **setting)
+    assert status == 1
+    assert f"aether-install: asking {sys.executable} for its spandrel\r\n" in shown
+    assert "\x1b" not in shown
+
+
+def test_a_terminal_of_few_letters_gets_a_table_all_the_same(tree: Path) -> None:
+    aether_install("spandrel", "--target", tree)
+    status, shown = on_terminal("status", "--target", tree, TERM="xterm", PYTHONIOENCODING="cp1252")
+    assert status == 0
+    assert "\x1b[" in shown
+    assert "installed" in shown
+
+
+def test_work_is_done_though_the_reader_of_stdout_has_gone(tree: Path) -> None:
+    for flags in ([], ["--json"]):
+        for command, state in (("spandrel", "installed"), ("uninstall", "absent")):
+            ours, theirs = os.pipe()
+            os.close(ours)
+            arguments = [script("aether-install"), command, "--target", tree, *flags]
+            result = subprocess.run(arguments, stdout=theirs, stderr=subprocess.PIPE, text=True)
+            os.close(theirs)
+            assert (result.returncode, result.stderr) == (0, "")
+            assert aether_json("status", "--target", tree)["state"] == state
+
+
+def test_a_mistake_of_the_program_is_told_in_a_sentence_and_noted_in_a_file(tree: Path, tmp_path: Path) -> None:
+    code = (
+        "import aether_install.tree.commands as commands, aether_install.cli as cli\n"
+        "commands.status = lambda _: 1 / 0\n"
+        "cli.main()\n"
+    )
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    command = [sys.executable, "-c", code, "status", "--target", tree, "--json"]
+    for folder, noted in ((temporary, True), (tmp_path / "nowhere", False)):
+        # Where no folder for temporary files can be written to, the current one is tried.
+        environment = {**os.environ, "TMPDIR": str(folder)}
+        result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tree)
+        assert result.returncode == 1
+        assert len(result.stderr.splitlines()) == 1
+        assert "ZeroDivisionError" in json.loads(result.stdout)["error"]
+        found = re.search(r"report it with (\S+\.log)", result.stderr)
+        assert found is not None
+        if noted:
+            (log,) = folder.iterdir()
+            assert str(log) == found.group(1)
+            text = log.read_text()
+            assert all(part in text for part in ("Traceback", "ZeroDivisionError", sys.executable, str(tree)))
+        else:
+            Path(found.group(1)).unlink()

@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 from pathlib import Path
 
 from ..errors import AetherInstallError
@@ -26,6 +25,12 @@ _EXPLORING_SECONDS = 0.7
 """How long folders are looked through, so that a slow disk makes the answer shorter and not later."""
 
 _DEPTH = 2
+
+
+_MARKERS = [
+    (kind, {path.partition("/")[0].lower() for path in marker}, marker) for kind in KINDS for marker in kind.markers
+]
+"""With what a look at the names in a folder can rule out; only what follows the first part of a path has wildcards."""
 
 
 @dataclass(frozen=True)
@@ -120,15 +125,13 @@ def discover(search: Iterable[Path] = (), system: System | None = None) -> Disco
 def recognise(system: System, folder: Path) -> Kind | None:
     """The kind of host that a folder is one of, as its files tell."""
     names = {name.lower() for name in system.names(folder)}
-    for kind in KINDS:
-        if kind.named and kind.named not in folder.name.lower():
-            continue
-        for marker in kind.markers:
-            tops = [path.partition("/")[0] for path in marker]
-            if all(_is_among(top, names) for top in tops) and all(
-                any(True for _ in system.places(path, folder)) for path in marker
-            ):
-                return kind
+    for kind, first_parts, marker in _MARKERS:
+        if (
+            names.issuperset(first_parts)
+            and (kind.named in folder.name.lower())
+            and all(any(True for _ in system.places(path, folder)) for path in marker)
+        ):
+            return kind
     return None
 
 
@@ -208,7 +211,7 @@ class _Explorer:
 
     def __init__(self, system: System) -> None:
         self._system = system
-        self._been_in: set[str] = set()
+        self._been_in: set[tuple[int, int] | str] = set()
         self.in_time = True
 
     def leads(self, roots: Iterable[Path], found_by: str, rank: int = 0) -> Iterator[Lead]:
@@ -218,7 +221,7 @@ class _Explorer:
         for depth in range(_DEPTH + 1):
             deeper: list[Path] = []
             for folder in level:
-                place = os.path.realpath(folder)
+                place = _identity(folder)
                 if place in self._been_in:
                     continue
                 if time.monotonic() > deadline:
@@ -344,9 +347,13 @@ def _models_folder(system: System, kind: Kind, folder: Path) -> Path | None:
     return next(there, None) or next(usual, None)
 
 
-def _is_among(pattern: str, names: set[str]) -> bool:
-    pattern = pattern.lower()
-    return pattern in names or pattern == ".." or ("*" in pattern and any(fnmatch(name, pattern) for name in names))
+def _identity(folder: Path) -> tuple[int, int] | str:
+    """What tells a folder from others, by whatever name it was reached."""
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return str(folder)
+    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(folder)
 
 
 def _same(one: Path, other: Path) -> bool:

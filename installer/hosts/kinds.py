@@ -36,7 +36,8 @@ class Kind:
 
     Attributes:
         id, name: for people and scripts; hosts of one id are told apart by a number.
-        markers: sets of paths; a folder that holds all paths of one of them is a host of this kind.
+        markers: sets of paths; a folder that holds all paths of one of them is a host of this kind. No ``*`` in their
+            first parts.
         environments: folders that may hold its Python, the likeliest first.
         vendored: where it carries a spandrel of its own, instead of one in a Python.
         models: folders for upscale models, the likeliest first; empty if any place will do or none does.
@@ -102,7 +103,12 @@ COMFYUI = Kind(
 _STABLE_DIFFUSION_WEBUI = Kind(
     id="a1111",
     name="A1111",
-    markers=(("webui.py", "modules/launch_utils.py"), ("webui.py", "launch.py"), ("webui.py", "webui-user.*")),
+    markers=(
+        ("webui.py", "modules/launch_utils.py"),
+        ("webui.py", "launch.py"),
+        ("webui.py", "webui-user.sh"),
+        ("webui.py", "webui-user.bat"),
+    ),
     models=("models/ESRGAN",),
     called="stable-diffusion-webui",
     scripts=("launch.py", "webui.py"),

@@ -23,6 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
+from built import one_file
 from environments import copy_spandrel, script, taught_spandrel
 from machines import machine_with_fourteen_hosts
 from plain import PlainAether
@@ -128,6 +129,7 @@ def command_rows(folder: Path) -> Iterator[Row]:
     site_packages = folder / "site-packages"
     copy_spandrel(site_packages)
     ours = str(script("aether-install"))
+    pyz = [sys.executable, str(one_file())]
     target = ["--target", str(site_packages)]
 
     def install() -> float:
@@ -141,6 +143,8 @@ def command_rows(folder: Path) -> Iterator[Row]:
             lambda: process([sys.executable, ours, "status", *target, "--json"])[0],
             2.5,
         ),
+        "aether-install.pyz --help": (lambda: process([*pyz, "--help"])[0], 4),
+        "aether-install.pyz status --target": (lambda: process([*pyz, "status", *target, "--json"])[0], 5),
         "aether-install spandrel --target": (install, 4),
     }
     process([ours, "spandrel", *target])  # status exits with 0 only where it is installed

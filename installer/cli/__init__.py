@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .. import __version__
+from .doctor import doctor
 from .hosts import hosts
 from .models import fuse, inspect
 from .tree import spandrel, status, uninstall
@@ -26,5 +27,5 @@ def main() -> None:
     """Teach an installed spandrel to load AetherNet models, and fuse those models."""
 
 
-for _command in (spandrel, uninstall, status, hosts, fuse, inspect):
+for _command in (spandrel, uninstall, status, hosts, doctor, fuse, inspect):
     main.add_command(_command)

@@ -29,6 +29,7 @@ _OF_NUMBERS = ("unfused", "fused", "largest difference", "speed-up")
 """Columns whose cells are aligned by their ends."""
 
 _MARKS = {"good": ("bold green", "✔"), "bad": ("bold yellow", "●"), "none": ("bold", "·")}
+_CELLS = {"ok": ("✔", "bold green"), "failed": ("✘", "bold red"), "not reached": ("·", "dim")}
 
 
 class Console:
@@ -205,11 +206,11 @@ def _draw(view: View) -> None:
             previous = name
         console.print(facts)
     if view.rows:
-        table = Table(box=box.ROUNDED, border_style="dim")
+        table = Table(box=box.ROUNDED, border_style="dim", show_header=any(view.columns))
         for column in view.columns:
             table.add_column(column, justify="right" if column in _OF_NUMBERS else "left", overflow="fold")
         for row in view.rows:
-            table.add_row(*map(Text, row))
+            table.add_row(*(Text(*_cell(text)) for text in row))
         console.print(table)
     for line in view.diff.split("\n")[:-1]:
         colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
@@ -218,13 +219,20 @@ def _draw(view: View) -> None:
         console.print(Text(_as_called(advice), "italic"))
 
 
+def _cell(text: str) -> tuple[str, str]:
+    """A cell and its style: what became of something is a mark, where marks can be shown."""
+    mark, style = _CELLS.get(text, (text, ""))
+    return (mark if _speaks_unicode(sys.stdout) else text), style
+
+
 def _plain_lines(view: View) -> Iterator[str]:
     yield view.headline
     for name, value in view.facts:
         yield f"{name}: {value}"
     for row in view.rows:
         cells = zip(view.columns[1:], row[1:], strict=True)
-        yield f"{row[0]}: " + ", ".join(f"{column} {cell}" for column, cell in cells if cell).replace("\n", " in ")
+        told = ", ".join(f"{column} {cell}".lstrip() for column, cell in cells if cell)
+        yield f"{row[0]}: {told}".replace("\n", " in ")
     yield from view.diff.split("\n")[:-1]
     yield from view.advice
 

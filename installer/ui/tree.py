@@ -48,13 +48,18 @@ _STATES = {
 }
 
 
+def state_advice(state: str, options: str) -> str:
+    """What to do about a spandrel in some state; ``options`` name it on the command line, after a space."""
+    return _STATES[state][1].format(options=options)
+
+
 def status_view(located: Located, outcome: Outcome) -> View:
     """The state of a spandrel."""
     state = outcome.before.value
-    meaning, advice = _STATES[state]
+    meaning, _ = _STATES[state]
     options = "".join(f" {shlex.quote(word)}" for word in located.named_by)
     view = View(f"{state}: {meaning}", "good" if state == "installed" else "bad")
-    view.advice.append(advice.format(options=options))
+    view.advice.append(state_advice(state, options))
     view.facts += _whereabouts(located, outcome)
     view.facts += [("edited", str(path)) for path in outcome.facts.edited if state == "modified"]
     view.described = _described(outcome)

@@ -1,0 +1,264 @@
+"""Has a host's own Python do with a model file what the host does, step by step, and tells which step fails and why."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import AetherInstallError
+from ..tree.commands import Progress, status
+from ..tree.layout import Spandrel
+from ..tree.manifest import MANIFEST_NAME
+from .discovery import Host, discover
+from .environment import python_in
+from .listen import listen
+from .locate import locate
+from .programs.does_model_work import STEPS
+from .started import started
+from .system import this_system
+
+_SILENT_SECONDS = 900
+"""Importing torch from a cold network drive has been seen to take minutes."""
+
+_DOING = {
+    "python": "starting {python}",
+    "spandrel": "importing spandrel",
+    "taught": "looking for AetherNet in its registry",
+    "file": "looking at the file",
+    "read": "reading the file",
+    "detected": "detecting the architecture",
+    "loaded": "loading the model",
+    "upscaled": "upscaling a small picture",
+    "half": "upscaling it in half precision",
+}
+
+
+@dataclass(frozen=True)
+class Patient:
+    """
+    The host to look at.
+
+    Attributes:
+        executable: its interpreter; None if it has none.
+        package: the spandrel that it imports; None for the one that its interpreter finds.
+        named_by: the options that name it on the command line.
+        host: what is known of it; None where spandrel's own ways are all that counts.
+        problem: why it cannot be looked at.
+    """
+
+    executable: str | None
+    package: Path | None = None
+    named_by: tuple[str, ...] = ()
+    host: Host | None = None
+    problem: str = ""
+
+    @property
+    def name(self) -> str:
+        """What to call it in sentences."""
+        return _short_name(self.host) if self.host else "spandrel"
+
+
+def _short_name(host: Host) -> str:
+    """Without the layout that the host comes in."""
+    return host.kind.name.partition(",")[0]
+
+
+def patient_of_python(python: str | None) -> Patient:
+    """The one that an interpreter belongs to, the running one by default."""
+    return Patient(python or sys.executable, named_by=("--python", python) if python is not None else ())
+
+
+def patient_of_target(target: Path) -> Patient:
+    """The spandrel in a folder, with the Python around that folder or, if there is none, the running one."""
+    named_by = ("--target", str(target))
+    try:
+        package = locate(target=target).spandrel.package
+    except AetherInstallError as error:
+        return Patient(sys.executable, target / "spandrel", named_by, problem=error.message)
+    return Patient(_python_around(package), package, named_by)
+
+
+def patient_of_host(host: Host) -> Patient:
+    """A host, with its own Python; one that carries a spandrel without a Python is run by what ``--target`` takes."""
+    named_by = ("--host", str(host.folder))
+    if host.kind.vendored and host.spandrel is not None:
+        package = host.spandrel.package
+        return Patient(str(host.python) if host.python else _python_around(package), package, named_by, host)
+    problem = f"no Python was found in {host.folder}, where {host.kind.name} is"
+    return Patient(str(host.python) if host.python else None, None, named_by, host, "" if host.python else problem)
+
+
+def _python_around(package: Path) -> str:
+    """The interpreter of the environment whose site-packages folder holds a package, else the running one."""
+    environments = package.parents[2:4] if package.parent.name == "site-packages" else ()
+    pythons = (python_in(this_system(), folder) for folder in environments)
+    return next((str(python) for python in pythons if python), sys.executable)
+
+
+@dataclass(frozen=True)
+class Step:
+    """
+    One of the steps from a file to a picture.
+
+    Attributes:
+        name: as the contract calls it.
+        ok: None if it was not reached.
+        detail: what was seen.
+        cause: a word for why it failed.
+    """
+
+    name: str
+    ok: bool | None = None
+    detail: str = ""
+    cause: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """
+    What became of a model file in a host.
+
+    Attributes:
+        patient, file: what was looked at; without a file it was a model of our own making.
+        steps: all of them, in their order; those that are not given were not reached.
+        package: the spandrel that was imported.
+        words: what the host's Python said on stderr, where it ended before its time.
+        others: hosts of this machine, where nobody said which is meant and the running Python is none.
+    """
+
+    patient: Patient
+    file: Path | None
+    steps: tuple[Step, ...]
+    package: Path | None = None
+    words: str = ""
+    others: tuple[Host, ...] = ()
+
+    def __post_init__(self) -> None:
+        known = {step.name: step for step in self.steps}
+        object.__setattr__(self, "steps", tuple(known.get(name, Step(name)) for name in STEPS))
+
+    @property
+    def ok(self) -> bool:
+        """Whether every step went well."""
+        return all(step.ok for step in self.steps)
+
+    @property
+    def failed(self) -> Step | None:
+        """The first step that did not."""
+        return next((step for step in self.steps if step.ok is False), None)
+
+    @property
+    def state(self) -> str | None:
+        """The state of the spandrel; None if there is none or it cannot be read."""
+        if self.package is not None:
+            with suppress(AetherInstallError):
+                return status(Spandrel(self.package)).before.value
+        return None
+
+
+def examine(patient: Patient, file: Path | None, progress: Progress) -> Diagnosis:
+    """
+    Has a host do with a model file what it always does.
+
+    Args:
+        file: the model; None for a small one of our own making.
+    """
+    if patient.executable is None:
+        return Diagnosis(patient, file, (Step("python", False, patient.problem, "no python"),))
+    path = Path(os.path.abspath(file)) if file else None
+    with tempfile.TemporaryDirectory(prefix="aether-install-") as folder:
+        replay = _Replay(patient, request(patient, path, folder), progress)
+        replay.run(patient.executable)
+    steps = replay.steps
+    if patient.problem:
+        steps = [replace(step, detail=patient.problem) if step.cause == "no spandrel" else step for step in steps]
+    package = replay.package or patient.package
+    if package is not None:
+        steps = [_checked_for_restart(step, package) if step.name == "taught" else step for step in steps]
+    is_no_host = not patient.named_by and steps[-1].cause in ("no torch", "no spandrel")
+    others = tuple(host for host in discover().hosts if host.python and host.kind.usable) if is_no_host else ()
+    return Diagnosis(patient, path, tuple(steps), package, replay.words, others)
+
+
+def request(patient: Patient, path: Path | None, folder: str) -> dict[str, Any]:
+    """What ``does_model_work`` is asked; ``folder`` is for files of its own."""
+    kind = patient.host.kind if patient.host else None
+    readers = {"weights_only": "torch", "spandrel": "spandrel"}
+    return {
+        "mark": secrets.token_hex(8),
+        "package": str(patient.package) if patient.package else None,
+        "file": str(path) if path else None,
+        "folder": folder,
+        "host": patient.name,
+        "suffixes": kind.suffixes if kind else (".pth", ".pt", ".ckpt", ".safetensors"),
+        "archive": kind.archive_rule if kind else "",
+        "reader": readers[kind.reader] if kind else "both",
+        "half": kind is None or kind.half != "never",
+    }
+
+
+@dataclass
+class _Replay:
+    """What a host's Python tells of its steps, down to the one during which it ends."""
+
+    patient: Patient
+    asked: dict[str, Any]
+    progress: Progress
+    steps: list[Step] = field(default_factory=list)
+    package: Path | None = None
+    words: str = ""
+    _doing: str = STEPS[0]
+    _answered: bool = False
+
+    def run(self, executable: str) -> None:
+        self._begin(STEPS[0])
+        arguments = [json.dumps(self.asked)]
+        try:
+            ending = listen(executable, "does_model_work", arguments, _SILENT_SECONDS, self._hear)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            self.steps.append(Step("python", False, f"{executable} cannot be run ({reason})", "no python"))
+            return
+        if len(self.steps) < len(STEPS) and all(step.ok for step in self.steps):
+            reason = ending.reason or "the process ended without a word"
+            self.steps.append(Step(self._doing, False, reason, "ended" if self._answered else "no python"))
+            self.words = ending.words
+
+    def _begin(self, step: str) -> None:
+        self._doing = step
+        self.progress(_DOING[step].format(python=self.patient.executable))
+
+    def _hear(self, line: str) -> None:
+        mark = self.asked["mark"]
+        if not line.startswith(mark):
+            return
+        answer = json.loads(line[len(mark) :])
+        self._answered = True
+        if "package" in answer:
+            self.package = Path(answer["package"])
+        elif "ok" in answer:
+            self.steps.append(Step(answer["step"], answer["ok"], answer["detail"], answer.get("cause", "")))
+        else:
+            self._begin(answer["step"])
+
+
+def _checked_for_restart(step: Step, package: Path) -> Step:
+    """A host that runs knows what was there when it was started."""
+    if not step.ok:
+        return step
+    spandrel = Spandrel(package)
+    times = [path.stat().st_mtime for path in (spandrel.registry, spandrel.payload / MANIFEST_NAME) if path.is_file()]
+    for host in discover().using(package):
+        for process in host.running:
+            since = started(process.pid)
+            if since is not None and since < max(times, default=0):
+                detail = f"{_short_name(host)} (process {process.pid}) was started before; {step.detail}"
+                return replace(step, ok=False, detail=detail, cause=f"restart {_short_name(host)}")
+    return step

@@ -1,0 +1,379 @@
+"""doctor does in a host's own Python what the host does with a model file, and says what to do where that fails."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from environments import REPOSITORY, aether_install, aether_json, make_environment, quietly, snapshot
+from machines import COMFYUI, touch
+from safetensors.torch import save_file
+from weights import StateDict, weights_of
+
+from aether_install.hosts import doctor
+from aether_install.hosts.discovery import Host
+from aether_install.hosts.doctor import Diagnosis, Patient, Step, examine, patient_of_target, request
+from aether_install.hosts.kinds import KINDS
+from aether_install.hosts.programs.does_model_work import STEPS, replay
+from aether_install.hosts.started import parse_elapsed, started
+from aether_install.models.network import core
+from aether_install.ui.doctor import doctor_view
+
+DEMO = REPOSITORY / "examples" / "models" / "2x-AetherNet-photo.pth"
+
+
+def told(result: dict[str, Any]) -> tuple[str, str, str]:
+    """The step that fails, what is said of it, and the advice. Every step before it went well, none followed."""
+    assert [step["step"] for step in result["steps"]] == list(STEPS)
+    oks = [step["ok"] for step in result["steps"]]
+    failed = oks.index(False)
+    assert oks == [True] * failed + [False] + [None] * (len(STEPS) - failed - 1)
+    assert result["ok"] is False
+    return STEPS[failed], result["steps"][failed]["detail"], " ".join(result["advice"])
+
+
+# In the host's own Python.
+
+
+def test_a_host_is_healed_by_the_advice_alone(tmp_path: Path) -> None:
+    """Whatever its packages print, whatever lies in the current folder, and while it runs."""
+    folder = touch(tmp_path / "home" / "ünï 日本" / "ComfyUI", *COMFYUI)
+    environment = make_environment(folder / "venv", "0.3.4")
+    loud = "import os, sys; os.write(1, b'loud {'); print('noise', flush=True); print('more', file=sys.stderr)\n"
+    (environment.site_packages / "loud.pth").write_text(loud)
+    (folder / "main.py").write_text("import time\nprint('runs', flush=True)\ntime.sleep(600)\n")
+    elsewhere = touch(tmp_path, "elsewhere/") / "elsewhere"
+    for name in ("torch", "spandrel", "einops", "safetensors"):
+        (elsewhere / f"{name}.py").write_text(f"raise SystemExit('{name} came from the current folder')")
+    model = shutil.copy(DEMO, elsewhere / "mödel 2x.pth").name
+    variables = {**os.environ, "HOME": str(tmp_path / "home"), "PYTHONPATH": os.pathsep}
+    around: dict[str, Any] = {"cwd": elsewhere, "env": variables}
+    python = ("--python", environment.python)
+    running = subprocess.Popen([environment.python, "main.py"], cwd=folder, stdout=subprocess.PIPE)
+    try:
+        assert running.stdout is not None
+        while running.stdout.readline() != b"runs\n":
+            pass
+        untaught = aether_install("doctor", model, *python, check=False, **around)
+        assert untaught.returncode == 1
+        assert "\ntaught: failed" in untaught.stdout
+        assert "noise" not in untaught.stdout
+        _, command, _ = untaught.stdout.splitlines()[-1].split("`")
+        program, *arguments = shlex.split(command)
+        assert program == "aether-install"
+        aether_install(*arguments)
+
+        known = snapshot(environment.root, bytecode=True)
+        stale = aether_json("doctor", model, "--host", folder, **around)
+        assert (stale["ok"], stale["host"]) == (False, "comfyui")
+        assert [step["step"] for step in stale["steps"] if not step["ok"]] == ["taught"], stale
+        assert str(running.pid) in stale["steps"][STEPS.index("taught")]["detail"]
+        assert stale["advice"] == ["Restart ComfyUI, which was started before."]
+    finally:
+        running.kill()
+        running.wait()
+
+    well = aether_json("doctor", model, *python, **around)
+    assert well["ok"] is True
+    assert [step["step"] for step in well["steps"]] == list(STEPS)
+    assert all(step["ok"] is True and step["detail"] for step in well["steps"])
+    assert well["advice"] == []
+    assert snapshot(environment.root, bytecode=True) == known, "looking writes nothing"
+
+
+def test_a_python_without_torch_is_not_the_right_one(tmp_path: Path) -> None:
+    bare = make_environment(tmp_path / "bare", None, borrow=False)
+    step, detail, advice = told(aether_json("doctor", "--python", bare.python))
+    assert (step, str(bare.python) in detail) == ("python", True)
+    assert "no torch" in detail
+    assert "--host" in advice
+
+
+def test_a_python_without_spandrel_is_told_how_to_get_it(tmp_path: Path) -> None:
+    lacking = make_environment(tmp_path / "lacking", None)
+    step, _, advice = told(aether_json("doctor", "--python", lacking.python))
+    assert step == "spandrel"
+    assert f"{lacking.python} -m pip install spandrel" in advice
+
+
+def test_a_folder_without_spandrel_is_named(tmp_path: Path) -> None:
+    step, detail, _ = told(aether_json("doctor", "--target", tmp_path))
+    assert step == "spandrel"
+    assert str(tmp_path) in detail
+    assert "--target" in detail
+
+
+def test_the_spandrel_in_a_folder_runs_in_the_python_around_it(tmp_path: Path, tree: Path) -> None:
+    environment = make_environment(tmp_path / "venv", "0.4.1", borrow=False)
+    for folder in (environment.site_packages, environment.spandrel):
+        assert patient_of_target(folder).executable == str(environment.python)
+    assert patient_of_target(tree).executable == sys.executable
+
+
+def fake_python(path: Path, script: str) -> str:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "script", ["exit 3", "echo hello", "kill -SEGV $$"], ids=["fails", "talks of something else", "dies"]
+)
+def test_what_is_no_python_is_told_so(tmp_path: Path, script: str) -> None:
+    for executable in (fake_python(tmp_path / "python", script), str(tmp_path / "nothing"), str(tmp_path)):
+        view = doctor_view(examine(Patient(executable), None, quietly))
+        step, detail, advice = told(view.described)
+        assert step == "python"
+        assert detail
+        assert "--python" in advice
+
+
+def dying(folder: Path, code: str) -> Patient:
+    """A Python whose torch ends the process, or does not come back."""
+    folder.mkdir()
+    (folder / "torch.py").write_text(code)
+    return Patient(fake_python(folder / "python", f'PYTHONPATH="{folder}" exec "{sys.executable}" "$@"'))
+
+
+def test_a_python_that_dies_on_the_way_is_told_of(tmp_path: Path) -> None:
+    crash = "import ctypes\nctypes.string_at(0)\n"
+    kill = "import os, signal, sys\nprint('last words', file=sys.stderr, flush=True)\nos.kill(os.getpid(), 9)\n"
+    for name, code, signal_name in (("crash", crash, "SIGSEGV"), ("kill", kill, "SIGKILL")):
+        diagnosis = examine(dying(tmp_path / name, code), None, quietly)
+        step, detail, advice = told(doctor_view(diagnosis).described)
+        assert (step, signal_name in detail) == ("python", True)
+        assert "memory" in advice
+    assert diagnosis.words == "last words"
+
+
+def test_a_python_that_is_silent_is_not_waited_for_forever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_SILENT_SECONDS", 1)
+    code = "import os, time\nopen(__file__ + '.pid', 'w').write(str(os.getpid()))\ntime.sleep(600)\n"
+    patient = dying(tmp_path / "slow", code)
+    step, detail, _ = told(doctor_view(examine(patient, None, quietly)).described)
+    assert (step, "silent" in detail) == ("python", True)
+    pid = int((tmp_path / "slow" / "torch.py.pid").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+# The file, in this process, which has a taught spandrel.
+
+
+def host(name: str) -> Host:
+    """A host of a kind, as far as a file is concerned."""
+    kind = next(kind for kind in reversed(KINDS) if kind.id == name)
+    return Host(name, kind, Path("host"), Path(sys.executable), None, None)
+
+
+def seen(file: Path | None, folder: Path, kind: str | None = None) -> dict[str, Any]:
+    """What doctor says of a file in a host of some kind, without a Python of the host's own."""
+    patient = Patient(sys.executable, named_by=("--host", "host"), host=host(kind) if kind else None)
+    steps: list[Step] = []
+
+    def hear(**answer: Any) -> None:
+        if "ok" in answer:
+            steps.append(Step(answer["step"], answer["ok"], answer["detail"], answer.get("cause", "")))
+
+    replay(request(patient, file, str(folder)), hear)
+    return doctor_view(Diagnosis(patient, file, tuple(steps))).described
+
+
+WEIGHTS = weights_of(embed_dim=8, depths=(1,), upscale=2)
+
+
+def saved(content: object, path: Path) -> Path:
+    if path.suffix == ".safetensors":
+        save_file(content, path)  # type: ignore[arg-type]
+    else:
+        torch.save(content, path)
+    return path
+
+
+def quantised(weights: StateDict) -> dict[str, object]:
+    """As torch's own quantisation writes them: quantised tensors beside their scales."""
+    content: dict[str, object] = {}
+    for key, tensor in weights.items():
+        is_weight = key.endswith("weight") and tensor.dim() == 4
+        content[key] = torch.quantize_per_tensor(tensor, 0.01, 0, torch.qint8) if is_weight else tensor
+    return content
+
+
+def truncated(path: Path) -> Path:
+    saved(WEIGHTS, path)
+    path.write_bytes(path.read_bytes()[:-3000])
+    return path
+
+
+def renamed(content: object, path: Path, suffix: str) -> Path:
+    return saved(content, path).rename(path.with_suffix(suffix))
+
+
+def with_nan(weights: StateDict) -> StateDict:
+    return {**weights, "conv_last.bias": weights["conv_last.bias"] * float("nan")}
+
+
+def one_missing(weights: StateDict) -> StateDict:
+    return {key: tensor for key, tensor in weights.items() if key != "layers.0.0.norm.bias"}
+
+
+CAUSES: dict[str, tuple[Callable[[Path], Path], str, str, str]] = {
+    "not there": (lambda d: d / "nothing.pth", "file", "nothing.pth", "path"),
+    "a folder": (lambda d: d, "file", "folder", "path"),
+    "empty": (lambda d: Path(shutil.copy(os.devnull, d / "empty.pth")), "file", "empty", "download"),
+    "an unknown suffix": (lambda d: renamed(WEIGHTS, d / "m.pth", ".zip"), "file", ".zip", "ename to .pth"),
+    "truncated": (lambda d: truncated(d / "m.pth"), "read", "", "truncated"),
+    "a truncated safetensors file": (lambda d: truncated(d / "m.safetensors"), "read", "", "truncated"),
+    "parameters": (
+        lambda d: saved({k: torch.nn.Parameter(v) for k, v in WEIGHTS.items()}, d / "m.pth"),
+        "read",
+        "_rebuild_parameter",
+        "without nn.Parameter objects",
+    ),
+    "a whole network": (lambda d: saved(torch.nn.Conv2d(3, 3, 3), d / "m.pth"), "read", "Conv2d", "weights alone"),
+    "int8": (lambda d: saved(quantised(WEIGHTS), d / "m.pth"), "read", "qtensor", "use the float file"),
+    "int8 in safetensors": (
+        lambda d: saved({k: v.to(torch.int8) for k, v in WEIGHTS.items()}, d / "m.safetensors"),
+        "detected",
+        "int8",
+        "se the float file",
+    ),
+    "a safetensors file by another name": (
+        lambda d: renamed(WEIGHTS, d / "m.safetensors", ".pth"),
+        "read",
+        "by content",
+        "ename to .safetensors",
+    ),
+    "a PyTorch file by another name": (
+        lambda d: renamed(WEIGHTS, d / "m.pth", ".safetensors"),
+        "read",
+        "by content",
+        "ename to .pth",
+    ),
+    "no weights": (lambda d: saved([1, 2], d / "m.pth"), "read", "", "weights"),
+    "another network": (
+        lambda d: saved({"a.weight": torch.ones(3), "b.weight": torch.ones(3)}, d / "m.pth"),
+        "detected",
+        "a.weight",
+        "model for upscaling",
+    ),
+    "a missing tensor": (
+        lambda d: saved(one_missing(WEIGHTS), d / "m.pth"),
+        "loaded",
+        "layers.0.0.norm.bias",
+        "damaged",
+    ),
+    "not a number": (lambda d: saved(with_nan(WEIGHTS), d / "m.pth"), "upscaled", "conv_last.bias", "another copy"),
+    "overflow": (
+        lambda d: saved({**WEIGHTS, "conv_last.bias": torch.full((3,), 2e38)}, d / "m.pth"),
+        "half",
+        "infinity",
+        "half precision",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+@pytest.mark.parametrize("cause", CAUSES)
+def test_the_first_step_that_fails_says_what_to_do(tmp_path: Path, cause: str) -> None:
+    make, step, word, advice = CAUSES[cause]
+    result = told(seen(make(tmp_path), tmp_path))
+    assert result[0] == step, result
+    assert word in result[1]
+    assert advice in result[2]
+
+
+def test_a_page_that_was_downloaded_in_place_of_a_model_is_told(tmp_path: Path) -> None:
+    page = tmp_path / "m.pth"
+    page.write_text("<!DOCTYPE html><html>not found</html>")
+    step, _, advice = told(seen(page, tmp_path))
+    assert (step, "download" in advice) == ("read", True)
+
+
+def test_a_host_reads_as_it_reads(tmp_path: Path) -> None:
+    """ComfyUI reads by torch alone, which knows parameters, and lists suffixes of its own."""
+    path = saved({key: torch.nn.Parameter(tensor) for key, tensor in WEIGHTS.items()}, tmp_path / "m.bin")
+    result = seen(path, tmp_path, "comfyui")
+    assert result["ok"] is True
+    read = next(step for step in result["steps"] if step["step"] == "read")
+    assert "weights_only" in read["detail"]
+    half = result["steps"][-1]
+    assert "not used by ComfyUI" in half["detail"]
+    assert told(seen(path, tmp_path, "chainner"))[:1] == ("file",)
+    assert told(seen(path.rename(tmp_path / "m.pth"), tmp_path, "chainner"))[:1] == ("read",)
+
+
+def test_a1111_refuses_archives_of_recent_torches_and_safetensors(tmp_path: Path) -> None:
+    step, detail, advice = told(seen(saved(WEIGHTS, tmp_path / "m.safetensors"), tmp_path, "a1111"))
+    assert (step, "A1111 lists .pth" in detail) == ("file", True)
+    assert "aether-install fuse" in advice
+    path = saved(WEIGHTS, tmp_path / "m.pth")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("m/.records_of_a_torch_to_come", "1")
+    step, detail, advice = told(seen(path, tmp_path, "a1111"))
+    assert (step, ".records_of_a_torch_to_come" in detail) == ("file", True)
+    assert "aether-install fuse" in advice
+    assert seen(path, tmp_path, "forge")["ok"] is True
+    torch.save(WEIGHTS, path, _use_new_zipfile_serialization=False)
+    assert seen(path, tmp_path, "a1111")["ok"] is True
+
+
+def test_a_host_that_takes_no_models_is_told_so(tmp_path: Path) -> None:
+    step, detail, _ = told(seen(DEMO, tmp_path, "sdnext"))
+    assert (step, "SD.Next" in detail) == ("file", True)
+
+
+@pytest.mark.parametrize("kind", sorted({kind.id for kind in KINDS if kind.usable}))
+def test_every_kind_of_host_is_well_with_a_model_of_our_own(tmp_path: Path, kind: str) -> None:
+    result = seen(None, tmp_path, kind)
+    assert result["ok"] is True, result["steps"]
+    assert "made for this" in result["steps"][STEPS.index("file")]["detail"]
+
+
+def test_another_architecture_is_told_by_name(tmp_path: Path) -> None:
+    shapes = {"body.0.weight": (8, 3, 3, 3), "body.0.bias": (8,), "body.1.weight": (8,)}
+    shapes |= {"body.2.weight": (12, 8, 3, 3), "body.2.bias": (12,)}
+    result = seen(saved({key: torch.rand(shape) for key, shape in shapes.items()}, tmp_path / "m.pth"), tmp_path)
+    assert result["ok"] is True, result["steps"]
+    assert "Compact, which is no AetherNet" in result["steps"][STEPS.index("detected")]["detail"]
+
+
+def test_fused_and_in_half_precision_is_well_too(tmp_path: Path) -> None:
+    fused = {key: tensor.half() for key, tensor in core().fuse_state_dict(WEIGHTS).items()}
+    assert seen(saved(fused, tmp_path / "m.safetensors"), tmp_path)["ok"] is True
+
+
+# When a program was started.
+
+
+def test_when_a_process_was_started_is_known() -> None:
+    before = time.time()
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        since = started(child.pid)
+        assert since is not None
+        assert before - 0.1 <= since <= time.time() + 0.1
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert started(child.pid) is None
+
+
+def test_elapsed_time_is_read_as_ps_writes_it() -> None:
+    assert parse_elapsed("   00:07\n") == 7
+    assert parse_elapsed("01:02:03") == 3723
+    assert parse_elapsed("12-01:00:01") == 12 * 86400 + 3601
+    with pytest.raises(ValueError, match="ELAPSED"):
+        parse_elapsed("ELAPSED")

@@ -1,4 +1,4 @@
-"""The one family of errors that commands end with; what is no AetherInstallError is a bug."""
+"""The one family of errors that commands end with; anything else is a bug."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ def explained(error: OSError, place: str | Path = "") -> AetherInstallError:
     """What the operating system refused, where, and the way out; ``place`` counts where the error names none."""
     what = error.strerror or str(error)
     where = error.filename2 or error.filename or place
-    remedy = _REMEDIES.get(error.errno or 0, "mend that and run this again")
+    remedy = _REMEDIES.get(error.errno or 0, "fix that and run this again")
     return AetherInstallError(f"{where}: {what}; {remedy}" if where else f"{what}; {remedy}")

@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from aether_install.tree.commands import install, uninstall
+from aether_install.tree.commands import install
 from aether_install.tree.layout import Spandrel
 
 REPOSITORY = Path(__file__).parents[1]
@@ -160,19 +160,16 @@ def make_environment(
 
 
 def copy_spandrel(folder: Path) -> Path:
-    """Copies this environment's spandrel, with its dist-info, into a folder, and returns the package in it."""
-    for path in SITE_PACKAGES.glob("spandrel*"):
-        shutil.copytree(path, folder / path.name, ignore=shutil.ignore_patterns("__pycache__"))
+    """Unpacks the newest spandrel into a folder, and returns the package in it."""
+    shutil.unpack_archive(wheel(SUPPORTED[-1]), folder, "zip")
     return folder / "spandrel"
 
 
 def taught_spandrel() -> Path:
-    """A temporary site-packages folder with a copy of this environment's spandrel that knows AetherNet."""
+    """A temporary site-packages folder with a spandrel that knows AetherNet."""
     folder = Path(tempfile.mkdtemp(prefix="spandrel-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    package = Spandrel(copy_spandrel(folder))
-    uninstall(package, progress=quietly)
-    install(package, progress=quietly)
+    install(Spandrel(copy_spandrel(folder)), progress=quietly)
     return folder
 
 

@@ -82,6 +82,6 @@ def whose_torch(command: Command) -> Command:
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 force = click.option(
-    "--force", is_flag=True, help="Also where our files were edited; those are kept under another name."
+    "--force", is_flag=True, help="Also where installed files were edited; the edited ones are kept under another name."
 )
 dry_run = click.option("--dry-run", is_flag=True, help="Show what would change, as a diff, and change nothing.")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @options.which_spandrel
 @options.dry_run
 @options.force
-@click.option("--no-verify", is_flag=True, help="Do not have the interpreter load an AetherNet afterwards.")
+@click.option("--no-verify", is_flag=True, help="Do not have the interpreter run an AetherNet afterwards.")
 @options.as_json
 def spandrel(where: Where, dry_run: bool, force: bool, no_verify: bool, as_json: bool) -> None:
     """Teach a spandrel to load AetherNet models."""
@@ -32,7 +32,7 @@ def spandrel(where: Where, dry_run: bool, force: bool, no_verify: bool, as_json:
         def teach(found: Located) -> View:
             def check() -> None:
                 asked = found.interpreter.executable if found.interpreter else ""
-                console.progress(f"asking {asked} to load an AetherNet")
+                console.progress(f"asking {asked} to run an AetherNet")
                 found.check()
 
             verify = found.interpreter is not None and not no_verify
@@ -54,7 +54,7 @@ def spandrel(where: Where, dry_run: bool, force: bool, no_verify: bool, as_json:
 @options.force
 @options.as_json
 def uninstall(where: Where, dry_run: bool, force: bool, as_json: bool) -> None:
-    """Make a spandrel as if we had never been there."""
+    """Remove AetherNet from a spandrel, which is then as it was before."""
     with Boundary(Console(as_json)) as console:
         from ..tree.commands import uninstall as remove
         from ..ui.tree import uninstall_view

@@ -66,7 +66,7 @@ class Host:
         if self.spandrel is None:
             return "missing"
         try:
-            return status(self.spandrel).facts.state.value
+            return status(self.spandrel).before.value
         except AetherInstallError:
             return None
 

@@ -94,7 +94,7 @@ def _interpreter(answer: dict[str, Any]) -> Interpreter:
 
 def self_test(executable: str, package: Path) -> str | None:
     """
-    Has an interpreter import the spandrel in a folder and load a small AetherNet of each form.
+    Has an interpreter import the spandrel in a folder and run a small AetherNet of each architecture.
 
     Returns None if it does, else what the interpreter said.
     """

@@ -28,7 +28,7 @@ class Located:
 
     def check(self) -> None:
         """
-        Has the interpreter, if there is one, load an AetherNet of each form with this spandrel.
+        Has the interpreter, if there is one, run a small AetherNet of each architecture with this spandrel.
 
         Raises:
             AetherInstallError: it cannot, with its own words as the details.
@@ -38,8 +38,8 @@ class Located:
         complaint = self_test(self.interpreter.executable, self.spandrel.package)
         if complaint:
             raise AetherInstallError(
-                f"{self.interpreter.executable} cannot load AetherNet from {self.spandrel.package}, so everything was "
-                "put back as it was; fix what it says below, or skip this check with --no-verify",
+                f"{self.interpreter.executable} cannot run AetherNet from {self.spandrel.package}; fix what it says "
+                "below, or skip this check with --no-verify",
                 details=complaint,
             )
 

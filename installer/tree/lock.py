@@ -29,7 +29,10 @@ def locked(package: Path, on_wait: Callable[[], None]) -> Iterator[None]:
         package: the spandrel package's folder.
         on_wait: called once if somebody else holds the lock, before waiting for them.
     """
-    descriptor = os.open(package / "__init__.py" if sys.platform == "win32" else package, os.O_RDONLY)
+    try:
+        descriptor = os.open(package, os.O_RDONLY)
+    except PermissionError:  # as on Windows, which opens no folders
+        descriptor = os.open(package / "__init__.py", os.O_RDONLY)
     try:
         _acquire(descriptor, on_wait)
         yield

@@ -13,12 +13,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import PurePosixPath
 
 from ..shipped import payload_files
 
 MANIFEST_NAME = "aether-install.json"
 """File name of the manifest inside that folder."""
+
+_PLAIN_PATH = re.compile(r"(?:\w+/)*\w+(?:\.\w+)*", re.ASCII)
+"""
+Paths that every system reads as leading downwards: no drive, share, root, ``..``, backslash, colon, device or blank.
+"""
 
 
 def sha256(data: bytes) -> str:
@@ -51,10 +55,10 @@ class Manifest:
             content = json.loads(data)
             files = {str(path): str(digest) for path, digest in content["files"].items()}
             version = str(content["version"])
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
-        inside = all(not PurePosixPath(path).is_absolute() and ".." not in PurePosixPath(path).parts for path in files)
-        return Manifest(version, files) if inside and content.get("installer") == "aether-install" else None
+        is_ours = content.get("installer") == "aether-install" and all(map(_PLAIN_PATH.fullmatch, files))
+        return Manifest(version, files) if is_ours else None
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,11 @@ class Payload:
     def manifest(self) -> Manifest:
         """The manifest that belongs beside these files."""
         return Manifest(self.version, {path: sha256(data) for path, data in self.files.items()})
+
+    @cached_property
+    def installed_files(self) -> Mapping[str, bytes]:
+        """What the architecture's folder holds once installed, in the order in which it is written: manifest first."""
+        return {MANIFEST_NAME: self.manifest.encode(), **self.files}
 
 
 def shipped_payload() -> Payload:

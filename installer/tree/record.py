@@ -25,16 +25,17 @@ def rows(record: bytes) -> dict[str, bytes]:
     return {_path_of(line): line for line in lines if line}
 
 
-def _path_of(line: bytes) -> str:
-    fields = next(csv.reader([line.decode("utf-8", "surrogateescape")]), [""])
-    return fields[0].replace("\\", "/")
+def edited(record: bytes, *, without: Collection[str] = (), files: Mapping[str, bytes] | None = None) -> bytes:
+    """
+    Returns a RECORD with rows taken out and others put in.
 
-
-def with_rows(record: bytes, new: Mapping[str, bytes]) -> bytes:
-    """Returns a RECORD with rows, by path, replaced where they stood or appended where they did not."""
-    lines = record.splitlines(keepends=True)
-    newline = b"\r\n" if lines and lines[0].endswith(b"\r\n") else b"\n"
-    missing = dict(new)
+    Args:
+        without: paths whose rows go.
+        files: contents by the path whose row is replaced where it stands, or else appended.
+    """
+    lines = [line for line in record.splitlines(keepends=True) if _path_of(line.rstrip(b"\r\n")) not in without]
+    newline = b"\r\n" if record.partition(b"\n")[0].endswith(b"\r") else b"\n"
+    missing = {path: row(path, data) for path, data in (files or {}).items()}
     result: list[bytes] = []
     for line in lines:
         content = line.rstrip(b"\r\n")
@@ -46,6 +47,12 @@ def with_rows(record: bytes, new: Mapping[str, bytes]) -> bytes:
     return b"".join(result)
 
 
-def without_rows(record: bytes, paths: Collection[str]) -> bytes:
-    """Returns a RECORD without the rows of these paths."""
-    return b"".join(line for line in record.splitlines(keepends=True) if _path_of(line.rstrip(b"\r\n")) not in paths)
+def _path_of(line: bytes) -> str:
+    text = line.decode("utf-8", "surrogateescape")
+    path = text.partition(",")[0]
+    if text.startswith('"'):
+        try:
+            path = next(csv.reader([text]))[0]
+        except csv.Error:  # a damaged row, which is nobody's
+            return ""
+    return path.replace("\\", "/")

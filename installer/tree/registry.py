@@ -13,6 +13,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 from ..shipped import ARCHITECTURE
 
@@ -41,10 +42,10 @@ except Exception as _error:
 _NEWLINE = rb"(?:\r\n|\n|\r)"
 _BEGIN = re.compile(rb"(?:(?<=[\r\n])|\A)# >>> aether-install (?P<digest>\w*)[^\r\n]*(?P<newline>" + _NEWLINE + rb")")
 _END = re.compile(rb"(?<=[\r\n])# <<< aether-install <<<(?:" + _NEWLINE + rb"|\Z)")
-_TRACE = b"run: aether-install spandrel --python "
+TRACE = b"run: aether-install spandrel --python "
 """Occurs in our block, and so in the bytecode compiled from it, and in no registry without it."""
 
-_TRACES = re.compile(rb"# (?:>>>|<<<) aether-install|" + re.escape(_TRACE))
+_TRACES = re.compile(rb"# (?:>>>|<<<) aether-install|" + re.escape(TRACE))
 
 
 class BlockState(Enum):
@@ -116,11 +117,31 @@ def unpatch(source: bytes) -> bytes:
     return before + joint + after
 
 
+def original(source: bytes, kept: bytes | None) -> bytes | None:
+    """
+    Returns a registry without us; None if it was edited so that our part cannot be told from the rest.
+
+    Args:
+        kept: the original that was kept when the block was put in, if any.
+    """
+    rest = unpatch(source)
+    if not is_edited(source) or (block_state(rest) is BlockState.ABSENT and not names_architecture(rest)):
+        return rest
+    # The marker lines are damaged. What was kept will do if it is still the beginning of the file.
+    return kept if kept is not None and source.startswith(kept) else None
+
+
+def is_edited(source: bytes) -> bool:
+    """Tells whether somebody edited our block, or uses something called AetherNet outside it."""
+    return block_state(source) is BlockState.EDITED or names_architecture(source)
+
+
 def _newline_of(source: bytes) -> bytes:
     match = re.search(_NEWLINE, source)
     return match.group() if match else b"\n"
 
 
+@lru_cache(maxsize=16)
 def is_supported(source: bytes) -> bool:
     """Tells whether this is a registry of the 0.3+ kind: it adds ``ArchSupport.from_architecture(...)`` entries."""
     try:
@@ -146,6 +167,7 @@ def is_supported(source: bytes) -> bool:
     )
 
 
+@lru_cache(maxsize=16)
 def names_architecture(source: bytes) -> bool:
     """Tells whether a registry's code, our block apart, imports or uses something called AetherNet."""
     try:
@@ -162,17 +184,3 @@ def names_architecture(source: bytes) -> bool:
         elif isinstance(node, ast.Attribute):
             names.add(node.attr)
     return ARCHITECTURE in names
-
-
-def is_compiled_with_block(bytecode: bytes) -> bool:
-    """Tells whether a .pyc of the registry was compiled from one that held a block of ours."""
-    return _TRACE in bytecode
-
-
-def is_hash_based(bytecode: bytes) -> bool:
-    """
-    Tells whether a .pyc may be used without a look at its source's time and size (PEP 552).
-
-    Source: https://peps.python.org/pep-0552/; bit 0 of the little-endian flags in bytes 4 to 8.
-    """
-    return len(bytecode) >= 8 and bool(bytecode[4] & 1)

@@ -1,98 +1,32 @@
 """
-The one module that writes to a spandrel: steps that are built beside the old and swapped in, and can be undone.
+The one module that changes a spandrel: steps that are built beside the old and swapped in, and can be undone.
 
-No step writes into a file that is there. Whatever a step replaces or removes stays beside its place under another name
-until the transaction is committed, so undoing needs no disk space and brings back the very same file: bytes, mode,
-times, symbolic link or hard links. A process killed in between leaves such names behind; the next run removes them.
+No step writes into a file that is there. Whatever a step replaces or removes is saved beside its place under another
+name until the transaction is committed, so undoing needs no disk space and brings back the very same file: bytes, mode,
+times, symbolic link or hard links. A process killed in between leaves such names behind. They are rubbish to the next
+run, which deletes them once it has succeeded; until then it leaves them alone and takes other names for its own, so
+that undoing brings back the state which that run found, rubbish and all.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
-import stat
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..durable import sync_folder
-
-NEW_SUFFIX = ".aether-new"
-"""Of a file that is being written and is not in its place yet."""
-
-UNDO_SUFFIX = ".aether-undo"
-"""Of what was in a place before the running transaction."""
-
-_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
-"""What file systems answer that know no hard links, or may not make this one."""
-
-
-@dataclass(frozen=True)
-class Put:
-    """Write a file, new or in place of another; a new one takes mode and owner from the file ``like``."""
-
-    path: Path
-    data: bytes
-    like: Path
-
-
-@dataclass(frozen=True)
-class Keep:
-    """Give a file a second name, so that it survives being replaced."""
-
-    path: Path
-    name: Path
-
-
-@dataclass(frozen=True)
-class PutBack:
-    """Rename a kept file to its place, over what is there."""
-
-    name: Path
-    path: Path
-
-
-@dataclass(frozen=True)
-class Remove:
-    """Remove a file."""
-
-    path: Path
-
-
-@dataclass(frozen=True)
-class Discard:
-    """Delete what a killed run left behind, once everything else is done."""
-
-    path: Path
-
-
-@dataclass(frozen=True)
-class MakeFolder:
-    """Make a folder with the mode and owner of the folder ``like``, unless it is there."""
-
-    path: Path
-    like: Path
-
-
-@dataclass(frozen=True)
-class RemoveFolder:
-    """Remove a folder, once everything else is done, if nothing is left in it."""
-
-    path: Path
-
-
-Step = Put | Keep | PutBack | Remove | Discard | MakeFolder | RemoveFolder
+from .files import copy_owner_and_mode, give_second_name, is_same_file, remove_empty_folder, write_file
+from .layout import NEW_SUFFIX, UNDO_SUFFIX, free_name
+from .steps import Discard, Keep, MakeFolder, Put, PutBack, Remove, RemoveFolder, Step
 
 
 class UndoError(Exception):
-    """Undoing a transaction failed too; ``kept`` are the originals under the names they have now."""
+    """Undoing a transaction failed too; ``saved`` are the originals under the names they have now."""
 
-    def __init__(self, cause: OSError, kept: list[Path]) -> None:
+    def __init__(self, cause: OSError, saved: list[Path]) -> None:
         super().__init__(str(cause))
         self.cause = cause
-        self.kept = kept
+        self.saved = saved
 
 
 class Transaction:
@@ -104,6 +38,7 @@ class Transaction:
 
     def __init__(self) -> None:
         self._undo: list[Callable[[], None]] = []
+        self._saved: dict[Path, Path] = {}
         self._rubbish: list[Path] = []
         self._folders_to_remove: list[Path] = []
         self._touched: set[Path] = set()
@@ -111,30 +46,33 @@ class Transaction:
     def apply(self, steps: Iterable[Step]) -> None:
         """Carries out the steps in their order and makes them durable."""
         for step in steps:
+            self._touched.add(step.path.parent)
             self._apply(step)
         self._make_durable()
 
     def _apply(self, step: Step) -> None:
         match step:
             case Put(path, data, like):
-                new = path.with_name(path.name + NEW_SUFFIX)
+                new = free_name(path, NEW_SUFFIX)
                 self._undo.append(lambda: new.unlink(missing_ok=True))
-                _write(new, data, path if path.exists() else like)
-                self._set_aside(path)
+                write_file(new, data, path if path.exists() else like)
+                self._save(path)
                 os.replace(new, path)
             case Keep(path, name):
-                self._undo.append(lambda: name.unlink(missing_ok=True))
-                _give_second_name(path, name)
-            case PutBack(name, path) if _is_same_file(name, path):
+                self._save(name)
+                if os.path.lexists(name):
+                    name.unlink()
+                give_second_name(path, name)
+            case PutBack(name, path) if is_same_file(name, path):
                 # Renaming a file onto itself would leave both names.
-                self._undo.append(lambda: _give_second_name(path, name))
+                self._undo.append(lambda: None if os.path.lexists(name) else give_second_name(path, name))
                 name.unlink()
             case PutBack(name, path):
-                self._set_aside(path)
-                self._undo.append(lambda: None if os.path.lexists(name) else _give_second_name(path, name))
+                self._save(path)
+                self._undo.append(lambda: None if os.path.lexists(name) else give_second_name(path, name))
                 os.replace(name, path)
             case Remove(path):
-                self._set_aside(path)
+                self._save(path)
                 path.unlink()
             case Discard(path):
                 self._rubbish.append(path)
@@ -142,49 +80,44 @@ class Transaction:
                 self._make_folder(path, like)
             case RemoveFolder(path):
                 self._folders_to_remove.append(path)
-        self._touched.add(step.path.parent)
 
-    def _set_aside(self, path: Path) -> None:
+    def _save(self, path: Path) -> None:
         """Gives what is in a place a second name, to swap it back from."""
-        undo = path.with_name(path.name + UNDO_SUFFIX)
-        if undo in self._rubbish:
+        if path in self._saved:
             return  # By an earlier step, whose undoing comes last and settles the matter.
-        undo.unlink(missing_ok=True)
-        self._rubbish.append(undo)
-        if os.path.lexists(path):
-            self._undo.append(lambda: _swap_back(undo, path))
-            _give_second_name(path, undo)
-        else:
+        undo = free_name(path, UNDO_SUFFIX)
+        self._saved[path] = undo
+        if not os.path.lexists(path):
             self._undo.append(lambda: path.unlink(missing_ok=True))
+            return
+        self._undo.append(lambda: undo.unlink(missing_ok=True))
+        give_second_name(path, undo)
+        self._undo.append(lambda: _swap_back(undo, path))
 
     def _make_folder(self, path: Path, like: Path) -> None:
         if path.is_dir():
             return
-        self._undo.append(lambda: _remove_empty_folder(path))
+        self._undo.append(lambda: remove_empty_folder(path))
         path.mkdir()
-        _copy_owner_and_mode(path, like)
+        copy_owner_and_mode(path, like)
 
-    def commit(self) -> None:
+    def commit(self) -> list[Path]:
         """
-        Removes what was kept for undoing, and the folders that nothing is left in.
+        Removes what was saved for undoing, rubbish, and the folders that nothing is left in.
 
-        Raises:
-            OSError: something could not be removed; everything else was.
+        Returns what could not be removed, which harms nobody and is rubbish to the next run.
         """
-        failure: OSError | None = None
-        for path in self._rubbish:
+        files = [path for path in (*self._rubbish, *self._saved.values()) if os.path.lexists(path)]
+        removals: list[tuple[Path, Callable[[Path], None]]] = [(path, Path.unlink) for path in files]
+        removals += [(folder, remove_empty_folder) for folder in self._folders_to_remove]
+        left: list[Path] = []
+        for path, remove in removals:
             try:
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                failure = failure or error
-        for folder in self._folders_to_remove:
-            try:
-                _remove_empty_folder(folder)
-            except OSError as error:
-                failure = failure or error
+                remove(path)
+            except OSError:
+                left.append(path)
         self._make_durable()
-        if failure:
-            raise failure
+        return left
 
     def rollback(self) -> None:
         """
@@ -198,7 +131,7 @@ class Transaction:
             while self._undo:
                 self._undo.pop()()
         except OSError as error:
-            raise UndoError(error, [path for path in self._rubbish if os.path.lexists(path)]) from error
+            raise UndoError(error, [undo for undo in self._saved.values() if os.path.lexists(undo)]) from error
         finally:
             self._make_durable()
 
@@ -207,71 +140,8 @@ class Transaction:
             sync_folder(folder)
 
 
-def _write(path: Path, data: bytes, like: Path) -> None:
-    path.unlink(missing_ok=True)
-    try:
-        with open(path, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
-    _copy_owner_and_mode(path, like)
-
-
-def _copy_owner_and_mode(path: Path, like: Path) -> None:
-    model = os.stat(like)
-    made = os.stat(path)
-    if hasattr(os, "chown") and (made.st_uid, made.st_gid) != (model.st_uid, model.st_gid):
-        # Whoever may write here but not give files away keeps them as their own.
-        with suppress(PermissionError):
-            os.chown(path, model.st_uid, model.st_gid)
-    os.chmod(path, stat.S_IMODE(model.st_mode))
-
-
-def _give_second_name(path: Path, name: Path) -> None:
-    name.unlink(missing_ok=True)
-    try:
-        if os.link in os.supports_follow_symlinks:
-            os.link(path, name, follow_symlinks=False)
-            return
-        if not path.is_symlink():
-            os.link(path, name)
-            return
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-    _copy(path, name)
-
-
-def _copy(path: Path, name: Path) -> None:
-    """Stands in for a hard link: same bytes, mode and times, and a symbolic link for a symbolic link."""
-    shutil.copy2(path, name, follow_symlinks=False)
-    if not name.is_symlink():
-        descriptor = os.open(name, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _is_same_file(name: Path, path: Path) -> bool:
-    return os.path.lexists(path) and os.path.samestat(os.lstat(name), os.lstat(path))
-
-
 def _swap_back(undo: Path, path: Path) -> None:
-    if os.path.lexists(undo) and _is_same_file(undo, path):
+    if is_same_file(undo, path):
         undo.unlink()
-    elif os.path.lexists(undo):
+    else:
         os.replace(undo, path)
-
-
-def _remove_empty_folder(path: Path) -> None:
-    try:
-        path.rmdir()
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise

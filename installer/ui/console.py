@@ -113,20 +113,14 @@ class Console:
             if error.details:
                 print(_indented(error.details), file=sys.stderr)
         if self._as_json and final:
-            _print_json({**self._known(error), "error": error.message})
+            _print_json(self._described(error))
 
-    def _known(self, error: AetherInstallError) -> dict[str, Any]:
+    def _described(self, error: AetherInstallError) -> dict[str, Any]:
         if not self._about_spandrel:
-            return {}
-        from ..tree.manifest import shipped_payload
+            return {"error": error.message}
+        from .tree import described_failure
 
-        found = self._spandrel
-        return {
-            "state": error.state,
-            "spandrel": {"version": found.version if found else None, "path": str(found.package) if found else None},
-            "payload": {"version": shipped_payload().version},
-            "changed": [],
-        }
+        return described_failure(error, self._spandrel)
 
 
 def _make_forgiving() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .tree import RESTART
+from .tree import RESTART, described_failure, described_unread
 from .view import View
 
 if TYPE_CHECKING:
@@ -157,17 +157,9 @@ def _described(host: Host, version: str | None, state: str | None) -> dict[str, 
 def _facts(result: Result) -> dict[str, Any]:
     if result.view:
         return {**result.view.described, "host": result.named}
-    from ..tree.manifest import shipped_payload
-
     found = result.host.spandrel if result.host else None
-    facts: dict[str, Any] = {
-        "host": result.named,
-        "state": result.error.state if result.error else "missing",
-        "spandrel": {"version": found.version if found else None, "path": str(found.package) if found else None},
-        "payload": {"version": shipped_payload().version},
-        "changed": [],
-    }
-    return {**facts, "error": result.error.message} if result.error else facts
+    facts = described_failure(result.error, found) if result.error else described_unread(found, "missing")
+    return {**facts, "host": result.named}
 
 
 def _done(result: Result, facts: dict[str, Any]) -> str:

@@ -6,13 +6,18 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from ..tree.commands import TreeError
+from ..tree.manifest import shipped_payload
 from ..tree.plan import Change, Plan
-from ..tree.transaction import Put, PutBack
+from ..tree.state import edited_files
+from ..tree.steps import Put, PutBack
 from .view import View
 
 if TYPE_CHECKING:
+    from ..errors import AetherInstallError
     from ..hosts.locate import Located
     from ..tree.commands import Outcome
+    from ..tree.layout import Spandrel
 
 RESTART = "Restart programs that use this spandrel."
 
@@ -34,11 +39,11 @@ _STATES = {
         "Run `aether-install spandrel{options}` to complete it, `aether-install uninstall{options}` to clear it away.",
     ),
     "modified": (
-        "files of ours were edited since they were installed",
+        "files that aether-install put here were edited since",
         "Run `aether-install spandrel --force{options}`, or the same with uninstall; both keep the edited files.",
     ),
     "foreign": (
-        "an AetherNet that is not ours is here, and aether-install leaves it alone",
+        "an AetherNet that aether-install did not put here is here, and is left alone",
         "Use that one, or remove it, its registry entry included, the way it came.",
     ),
     "unsupported": (
@@ -61,26 +66,26 @@ def status_view(located: Located, outcome: Outcome) -> View:
     view = View(f"{state}: {meaning}", "good" if state == "installed" else "bad")
     view.advice.append(state_advice(state, options))
     view.facts += _whereabouts(located, outcome)
-    view.facts += [("edited", str(path)) for path in outcome.facts.edited if state == "modified"]
-    view.described = _described(outcome)
+    view.facts += [("edited", str(path)) for path in edited_files(outcome.facts) if state == "modified"]
+    view.facts += [("left behind", str(path)) for path in outcome.facts.leftovers]
+    view.described = described(outcome)
     return view
 
 
 def install_view(located: Located, outcome: Outcome) -> View:
     """What installing did or would do."""
     version, where = outcome.facts.shipped.version, _name(outcome)
-    if not outcome.plan.steps:
-        return _change_view(
-            located, View(f"AetherNet {version} is in {where} already; nothing was changed", "none"), outcome
-        )
+    if outcome.before.value == "installed":
+        cleared = "what an earlier run left behind was deleted" if outcome.changed else "nothing was changed"
+        return _change_view(located, View(f"AetherNet {version} is in {where} already; {cleared}", "none"), outcome)
     if outcome.dry_run:
         return _change_view(located, View(f"AetherNet {version} would be installed in {where}", "none"), outcome)
     view = View(f"AetherNet {version} installed: {where} loads AetherNet models")
     _change_view(located, view, outcome)
     if outcome.verified:
-        view.facts.append(("verified", "this Python loads an AetherNet with it"))
+        view.facts.append(("verified", "this Python runs an AetherNet with it"))
     else:
-        view.advice.append("Not verified: no interpreter was asked to load a model.")
+        view.advice.append("Not verified: no interpreter was asked to run a model.")
     view.advice.append(RESTART)
     return view
 
@@ -89,16 +94,21 @@ def uninstall_view(located: Located, outcome: Outcome) -> View:
     """What uninstalling did or would do."""
     where = _name(outcome)
     if not outcome.plan.steps:
-        return _change_view(located, View(f"nothing of ours is in {where}; nothing was changed", "none"), outcome)
+        return _change_view(located, View(f"AetherNet is not in {where}; nothing was changed", "none"), outcome)
     if outcome.dry_run:
         return _change_view(located, View(f"AetherNet would be removed from {where}", "none"), outcome)
-    return _change_view(located, View(f"AetherNet removed: {where} is as it was before"), outcome)
+    result = "no longer loads AetherNet models" if outcome.undeleted else "is as it was before"
+    return _change_view(located, View(f"AetherNet removed: {where} {result}"), outcome)
 
 
 def _change_view(located: Located, view: View, outcome: Outcome) -> View:
     view.facts += _whereabouts(located, outcome)
     view.facts += [("edited version kept as", str(path)) for path in outcome.plan.set_aside]
-    view.described = _described(outcome)
+    view.advice += [
+        f"Warning: {path} could not be deleted; it does no harm, and the next run of this command deletes it."
+        for path in outcome.undeleted
+    ]
+    view.described = described(outcome)
     root = outcome.facts.spandrel.site_packages
     changes = [(change.value, path.relative_to(root).as_posix()) for path, change in outcome.plan.changes.items()]
     would_be = "would be " if outcome.dry_run else ""
@@ -123,17 +133,45 @@ def _whereabouts(located: Located, outcome: Outcome) -> Iterator[tuple[str, str]
         yield "prefix", located.interpreter.prefix
         for other in located.interpreter.also:
             yield "not used", f"{other}, which the one above hides"
-    shipped, there = outcome.facts.shipped.version, outcome.facts.installed_version
-    yield "payload", f"{there or 'none'} installed, {shipped} available"
+    shipped, there = outcome.facts.shipped.version, outcome.facts.manifest
+    yield "payload", f"{there.version if there else 'none'} installed, {shipped} available"
 
 
-def _described(outcome: Outcome) -> dict[str, Any]:
-    found = outcome.facts.spandrel
+def described(outcome: Outcome) -> dict[str, Any]:
+    """
+    What scripts are told of a spandrel, after success and failure alike.
+
+    ``state`` is what it is now, null if that cannot be read; ``changed`` the files that are not as they were;
+    ``undeleted`` those of them that are rubbish, which the next run deletes.
+    """
+    found, manifest = outcome.facts.spandrel, outcome.facts.manifest
     return {
-        "state": outcome.facts.state.value,
+        "state": outcome.state.value if outcome.state else None,
         "spandrel": {"version": found.version, "path": str(found.package)},
-        "payload": {"version": outcome.facts.shipped.version, "installed": outcome.facts.installed_version},
+        "payload": {"version": outcome.facts.shipped.version, "installed": manifest.version if manifest else None},
         "changed": [str(path) for path in outcome.changed],
+        **({"undeleted": [str(path) for path in outcome.undeleted]} if outcome.undeleted else {}),
+    }
+
+
+def described_failure(error: AetherInstallError, found: Spandrel | None) -> dict[str, Any]:
+    """
+    The same of a command that failed, with ``error``.
+
+    Args:
+        found: the spandrel that it was about, if one was found.
+    """
+    known = described(error.outcome) if isinstance(error, TreeError) else described_unread(found, error.state)
+    return {**known, "error": error.message}
+
+
+def described_unread(found: Spandrel | None, state: str | None) -> dict[str, Any]:
+    """The same of a spandrel that nothing was read or written of."""
+    return {
+        "state": state,
+        "spandrel": {"version": found.version if found else None, "path": str(found.package) if found else None},
+        "payload": {"version": shipped_payload().version},
+        "changed": [],
     }
 
 

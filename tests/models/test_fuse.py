@@ -21,7 +21,6 @@ from environments import snapshot
 from faults import at_every_step, failing_with, kill
 from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
-from test_detection import later_generation
 from test_loading import CONTAINERS
 from weights import GOLDEN_NAMES, StateDict, golden, plain_output, weights_of
 
@@ -225,6 +224,16 @@ def write_swinir(path: Path) -> None:
     torch.save({"params": SwinIR(window_size=8, embed_dim=12, depths=[1], num_heads=[2]).state_dict()}, path)
 
 
+def later_generation_in_part() -> dict[str, torch.Tensor]:
+    return {
+        "scale_tensor": torch.tensor(2),
+        "conv_first.weight": torch.zeros(8, 3, 3, 3),
+        "stages.0.0.conv.lk_conv.weight": torch.zeros(8, 1, 11, 11),
+        "stages.0.0.conv.sk_conv.weight": torch.zeros(8, 1, 3, 3),
+        "stages.0.0.ffn.conv_gate.weight": torch.zeros(16, 8, 1, 1),
+    }
+
+
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "an empty file": (lambda path: path.write_bytes(b""), "is empty"),
     "a random file": (lambda path: path.write_bytes(bytes(range(256)) * 40), "neither a PyTorch nor a safetensors"),
@@ -241,7 +250,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "another network": (write_swinir, "a SwinIR model"),
     "an unknown network": (lambda path: torch.save({"a": torch.zeros(3)}, path), "no network known here"),
     "a damaged model of the later generation": (
-        lambda path: torch.save(later_generation(), path),
+        lambda path: torch.save(later_generation_in_part(), path),
         r"holds damaged AetherNet weights: stages\.0\.0\.\S+ is missing",
     ),
     "a missing file": (Path.exists, "No such file"),

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from environments import aether_json, snapshot
+from environments import Snapshot, aether_install, aether_json, snapshot
 from imports import import_each
 
 _PROGRAM = """
 import errno, os, sys
-tree, event_name, code, first = sys.argv.pop(1), sys.argv.pop(1), getattr(errno, sys.argv.pop(1)), int(sys.argv.pop(1))
+tree, event_name, code, first, suffix = sys.argv[1:6]
+del sys.argv[1:6]
+code, first = getattr(errno, code), int(first)
 calls = 0
 def refuse(event, arguments):
     global calls
-    if event == event_name and any(str(argument).startswith(tree) for argument in arguments):
+    if event == event_name and any(str(name).startswith(tree) and str(name).endswith(suffix) for name in arguments):
         calls += 1
         if calls >= first > 0 or calls == -first:
             raise OSError(code, os.strerror(code), *[str(a) for a in arguments[:1]])
@@ -26,15 +30,18 @@ main()
 """
 
 
-def run_with(tree: Path, event: str, code: str, call: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_with(
+    tree: Path, event: str, code: str, call: int, *arguments: str, suffix: str = ""
+) -> subprocess.CompletedProcess[str]:
     """
     Runs a command while the system refuses a kind of call in a tree.
 
     Args:
         call: the number of the call from which on it is refused; negative to refuse that one alone.
+        suffix: of the files that it is refused for.
     """
     return subprocess.run(
-        [sys.executable, "-c", _PROGRAM, str(tree), event, code, str(call), *arguments, "--target", str(tree)],
+        [sys.executable, "-c", _PROGRAM, str(tree), event, code, str(call), suffix, *arguments, "--target", str(tree)],
         capture_output=True,
         text=True,
     )
@@ -47,7 +54,7 @@ def run_with(tree: Path, event: str, code: str, call: int, *arguments: str) -> s
         ("os.link", "ENOSPC", "No space left", "free some space"),
         ("os.mkdir", "ENOSPC", "No space left", "free some space"),
         ("os.rename", "EACCES", "Permission denied", "close the program that has the file open"),
-        ("os.mkdir", "EIO", "Input/output error", "mend that"),
+        ("os.mkdir", "EIO", "Input/output error", "fix that"),
     ],
 )
 def test_it_names_the_file_and_the_way_out(tree: Path, event: str, code: str, reason: str, remedy: str) -> None:
@@ -90,10 +97,79 @@ def test_where_undoing_fails_too_the_originals_are_kept_and_named(tree: Path) ->
     assert snapshot(tree) == before
 
 
-def test_rubbish_that_cannot_be_deleted_is_deleted_by_the_next_run(tree: Path) -> None:
-    result = run_with(tree, "os.remove", "EACCES", 1, "spandrel")
+def files_that_differ(before: Snapshot, after: Snapshot, tree: Path) -> set[str]:
+    """By bytes, mode and time; the number of names of a file counts for nothing."""
+    names = {name for name in {*before, *after} if (before.get(name) or ())[:4] != (after.get(name) or ())[:4]}
+    return {str(tree / name) for name in names if "folder" not in (*before.get(name, ()), *after.get(name, ()))}
+
+
+@pytest.mark.parametrize(
+    ("event", "code", "call", "state"),
+    [
+        ("os.rename", "EROFS", -1, "absent"),
+        ("os.link", "ENOSPC", -2, "absent"),
+        ("open", "EIO", -2, "absent"),
+        ("os.rename", "EACCES", 5, "partial"),
+    ],
+    ids=["first file", "second name", "while writing", "undoing fails too"],
+)
+def test_json_after_a_failure_tells_what_the_tree_is_now(
+    tree: Path, event: str, code: str, call: int, state: str
+) -> None:
+    before = snapshot(tree)
+    suffix = ".aether-new" if event == "open" else ""
+    result = run_with(tree, event, code, call, "spandrel", "--json", suffix=suffix)
     assert result.returncode == 1
-    assert "Permission denied" in result.stderr
-    assert import_each([tree])[0].clean
-    assert aether_json("spandrel", "--target", tree)["state"] == "installed"
+    described = json.loads(result.stdout)
+    assert described["error"] in result.stderr
+    assert described["state"] == state == aether_json("status", "--target", tree)["state"]
+    assert set(described["changed"]) == files_that_differ(before, snapshot(tree), tree)
+    assert bool(described["changed"]) == (state == "partial")
+    assert ("everything was put back" in result.stderr) == (state == "absent")
+
+
+def test_json_of_a_refusal_tells_the_state(tree: Path) -> None:
+    aether_install("spandrel", "--target", tree)
+    with (tree / "spandrel/architectures/AetherNet/__init__.py").open("a") as file:
+        file.write("# edited\n")
+    for command in ("spandrel", "uninstall"):
+        described = aether_json(command, "--target", tree)
+        assert (described["state"], described["changed"]) == ("modified", [])
+        assert described["payload"]["installed"]
+
+
+@pytest.mark.parametrize("command", ["spandrel", "uninstall"])
+def test_rubbish_that_cannot_be_deleted_is_no_failure_and_deleted_by_the_next_run(tree: Path, command: str) -> None:
+    before = snapshot(tree)
+    if command == "uninstall":
+        aether_install("spandrel", "--target", tree)
+    result = run_with(tree, "os.remove", "EACCES", 1, command, "--json", suffix=".aether-undo")
+    assert result.returncode == 0, result.stderr
+    described = json.loads(result.stdout)
+    left = {str(path) for path in tree.rglob("*.aether-undo")}
+    assert left
+    assert left == set(described["undeleted"])
+    assert left <= set(described["changed"])
+    assert described["state"] == ("installed" if command == "spandrel" else "partial")
+    assert described["state"] == aether_json("status", "--target", tree)["state"]
+
+    again = run_with(tree, "os.remove", "EACCES", 1, command, suffix=".aether-undo")
+    assert again.returncode == 0
+    warned = [line for line in again.stdout.splitlines() if line.startswith("Warning: ")]
+    assert all(any(name in line for line in warned) for name in left)
+
+    aether_install(command, "--target", tree)
     assert not list(tree.rglob("*.aether-undo"))
+    aether_install("uninstall", "--target", tree)
+    assert snapshot(tree) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("code", ["EINVAL", "EPERM", "ENOSYS"])
+def test_an_owner_that_cannot_be_given_does_not_matter(tree: Path, code: str) -> None:
+    """As in a container whose user namespace does not map the owner."""
+    for path in (tree, *tree.rglob("*")):
+        os.chown(path, 65534, 65534)
+    result = run_with(tree, "os.chown", code, 1, "spandrel")
+    assert result.returncode == 0, result.stderr
+    assert aether_json("status", "--target", tree)["state"] == "installed"

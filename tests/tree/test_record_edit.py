@@ -32,16 +32,21 @@ def test_a_row_states_digest_and_size() -> None:
 def test_rows_are_replaced_in_place_or_appended(newline: bytes, final: bool) -> None:
     before = RECORD.replace(b"\n", newline)
     before = before if final else before.removesuffix(newline)
-    new = {"a/main_registry.py": b"a/main_registry.py,sha256=new,1", "a/added.py": b"a/added.py,sha256=x,2"}
-    after = record.with_rows(before, new)
+    after = record.edited(before, files={"a/main_registry.py": b"new", "a/added.py": b"added"})
     rows = list(record.rows(after).items())
-    assert rows[2] == ("a/main_registry.py", b"a/main_registry.py,sha256=new,1")
-    assert rows[-1] == ("a/added.py", b"a/added.py,sha256=x,2")
+    assert rows[2] == ("a/main_registry.py", record.row("a/main_registry.py", b"new"))
+    assert rows[-1] == ("a/added.py", record.row("a/added.py", b"added"))
     assert after.count(newline) == 6
-    assert after.replace(b"=new,1", b"=ghi,45").startswith(before)
+    assert after.replace(rows[2][1], b"a/main_registry.py,sha256=ghi,45").startswith(before)
 
 
 def test_rows_are_removed_by_path() -> None:
-    assert record.without_rows(RECORD, {"a/with, comma.py", "missing"}) == RECORD.replace(
+    assert record.edited(RECORD, without={"a/with, comma.py", "missing"}) == RECORD.replace(
         b'"a/with, comma.py",sha256=def,3\n', b""
     )
+
+
+def test_rows_that_nobody_can_read_keep_their_bytes() -> None:
+    damaged = RECORD + b'"never closed,\n\0,\n' + b"x" * 200_000 + b",,\n\n,,\n\xff,,\n"
+    after = record.edited(damaged, without={"a/__init__.py"}, files={"a/added.py": b"added"})
+    assert after == damaged.replace(b"a/__init__.py,sha256=abc,12\n", b"") + record.row("a/added.py", b"added") + b"\n"

@@ -18,6 +18,7 @@ from aether_install.tree import registry
 from aether_install.tree.commands import Outcome, install, status, uninstall
 from aether_install.tree.layout import Spandrel
 from aether_install.tree.manifest import Payload, shipped_payload
+from aether_install.tree.state import State
 
 
 class Tree:
@@ -80,9 +81,9 @@ def reinstall_over(at: Tree, original: Path) -> None:
 def test_absent_becomes_installed_and_absent_again(at: Tree) -> None:
     before = at.snapshot()
     assert at.state == "absent"
-    assert at.install().facts.state.value == "installed"
+    assert at.install().state is State.INSTALLED
     assert at.state == "installed"
-    assert at.uninstall().facts.state.value == "absent"
+    assert at.uninstall().state is State.ABSENT
     assert at.snapshot() == before
 
 
@@ -91,14 +92,14 @@ def test_installed_is_left_alone_down_to_the_times(at: Tree) -> None:
     before = at.snapshot()
     folders = {path: path.stat().st_mtime_ns for path in at.site_packages.rglob("*") if path.is_dir()}
     outcome = at.install()
-    assert outcome.changed == []
+    assert not outcome.changed
     assert at.snapshot() == before
     assert {path: path.stat().st_mtime_ns for path in folders} == folders
 
 
 def test_absent_has_nothing_to_uninstall(at: Tree) -> None:
     before = at.snapshot()
-    assert at.uninstall().changed == []
+    assert not at.uninstall().changed
     assert at.snapshot() == before
 
 
@@ -140,7 +141,7 @@ def test_what_the_first_release_installed_is_updated_and_uninstalled(
     shutil.unpack_archive(wheel("0.4.2"), clean, "zip")
     first = Tree(shutil.copytree(at.site_packages, tmp_path / "copy"))
     assert at.state == "outdated"
-    assert at.install().facts.state.value == "installed"
+    assert at.install().state is State.INSTALLED
     for tree in (at, first):
         tree.uninstall()
         assert contents(tree.site_packages) == contents(clean)
@@ -324,7 +325,7 @@ def test_unsupported_is_refused_always(tmp_path: Path, version: str) -> None:
         with pytest.raises(AetherInstallError, match=r"0\.3\.0 or later") as caught:
             at.install(force=force)
         assert version in caught.value.message
-    assert at.uninstall().changed == []
+    assert not at.uninstall().changed
     assert at.snapshot() == before
 
 

@@ -114,6 +114,15 @@ class _JuneArch(_AetherNetArch[aether]):
 
 
 class _LaterArch(_AetherNetArch[aether3]):
+    """
+    The later generation. Tiles do not give exactly the picture, since its channel attention sees the whole of it.
+
+    Measured on a 1024x1024 photo with a small network, trained for a short time, whose attention varies between 0 and
+    1: tiles of 512 pixels that overlap by 32 differ from the whole by 2.8/255 at most and 0.14/255 on average (62 dB),
+    those of 128 by 3.6/255 and 0.19/255 (60 dB), which nobody sees; so they are supported. Attention with random
+    weights, far more nervous, costs up to a quarter of the output's range.
+    """
+
     _family = "AetherNet3"
     _core = aether3_core
     _tiling = ModelTiling.SUPPORTED

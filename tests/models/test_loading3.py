@@ -83,6 +83,7 @@ def test_is_a_descriptor_in_every_respect(scale: int) -> None:
     weights = weights3_of(**{**SMALL, "scale": scale})
     descriptor = spandrel.ModelLoader(device="cpu").load_from_state_dict(weights)
     assert descriptor.purpose == ("SR" if scale > 1 else "Restoration")
+    assert descriptor.tiling == spandrel.ModelTiling.SUPPORTED
     assert descriptor.supports_half
     assert descriptor.supports_bfloat16
     assert not descriptor.model.training

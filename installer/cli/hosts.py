@@ -27,7 +27,7 @@ def hosts(search: tuple[Path, ...], as_json: bool) -> None:
     Nothing of theirs is run and no disk is scanned: it reads what they and their launchers note of themselves, sees
     what is running, and looks into the folders where people put them.
     """
-    with Boundary(Console(as_json)) as console:
+    with Boundary(Console(as_json, about_spandrel=False)) as console:
         from ..hosts.discovery import discover
         from ..ui.hosts import hosts_view
 

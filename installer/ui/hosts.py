@@ -69,7 +69,8 @@ def results_view(results: Sequence[Result], discovery: Discovery, *, changes: bo
     """
     described = [_facts(result) for result in results]
     installed = sum(facts["state"] == "installed" for facts in described)
-    view = View(f"AetherNet is installed in {installed} of {_how_many(results)}")
+    headline = f"AetherNet is installed in {installed} of {_how_many(results)}" if results else "no application found"
+    view = View(headline)
     is_well = changes or installed == len(results)
     view.mood = "bad" if not results or not is_well or any(result.error for result in results) else "good"
     view.columns = ["host", "where", "spandrel", "state", *(["done"] if changes else [])]
@@ -168,7 +169,8 @@ def _done(result: Result, facts: dict[str, Any]) -> str:
     changed, would_change = len(facts["changed"]), len(facts.get("would_change", ()))
     if would_change:
         return f"{would_change} files would change"
-    return f"{changed} files changed" if changed else "nothing to do"
+    is_verified = result.view is not None and any(name == "verified" for name, _ in result.view.facts)
+    return f"{changed} files changed{', verified' if is_verified else ''}" if changed else "nothing to do"
 
 
 def _restart(hosts: Iterable[Host]) -> list[str]:

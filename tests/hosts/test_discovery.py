@@ -316,6 +316,21 @@ def test_nothing_of_a_host_is_run(tmp_path: Path) -> None:
     assert not (tmp_path / "was-run").exists()
 
 
+def test_what_could_use_no_model_anyhow_does_not_fail_for_want_of_a_spandrel(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "sdnext", "webui.py", "installer.py", "venv/bin/python")
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    for host, status in (("--all", 0), (f"--host={folder}", 1)):
+        told = aether_install("spandrel", host, "--no-verify", "--json", env=environment, check=False)
+        assert told.returncode == status
+        assert ("error" in told.stdout) == bool(status)
+    touch(tmp_path / "stable-diffusion-webui", "webui.py", "launch.py", "venv/bin/python")
+    told = aether_json("spandrel", "--all", "--no-verify", env=environment)["results"]
+    assert [(result["host"], result["state"], "error" in result) for result in told] == [
+        ("a1111", None, True),
+        ("sdnext", "missing", False),
+    ]
+
+
 def test_the_readme_lists_the_same_applications() -> None:
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     assert in_readme(text) == text, "run examples/applications.py"

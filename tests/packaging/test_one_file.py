@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from built import build, copy_sources, one_file, python_of
-from environments import Environment, borrowed, make_environment, run, snapshot
-from weights import golden
+from environments import REPOSITORY, Environment, borrowed, make_environment, run, snapshot
 
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
+
+MODEL = REPOSITORY / "examples" / "models" / "2x-AetherNet-photo.pth"
 
 # As on a user's machine, whatever the one that runs the tests has set.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
@@ -64,9 +64,7 @@ def test_the_same_sources_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_python_that_has_nothing_patches_a_folder(
-    version: str, pyz: Path, tree: Path, model: Path, tmp_path: Path
-) -> None:
+def test_a_python_that_has_nothing_patches_a_folder(version: str, pyz: Path, tree: Path, tmp_path: Path) -> None:
     command = (python_or_skip(version), pyz)
     target = ("--target", tree)
     home = {"HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "tmp")}
@@ -84,16 +82,9 @@ def test_a_python_that_has_nothing_patches_a_folder(
     assert snapshot(tree, bytecode=True) == before
     assert snapshot(pyz.parent, bytecode=True) == beside
     assert not any(any(Path(folder).iterdir()) for folder in home.values())
-    code, told = answer(*command, "inspect", model)
+    code, told = answer(*command, "inspect", MODEL)
     assert code == 1
     assert "torch" in told["error"]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "model.pth"
-    torch.save({"params_ema": golden("tiny_x2").unfused}, path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +118,7 @@ def embedded(host: Environment, folder: Path) -> Path:
     return python
 
 
-def test_the_python_that_runs_it_is_the_host(pyz: Path, host: Environment, model: Path, tmp_path: Path) -> None:
+def test_the_python_that_runs_it_is_the_host(pyz: Path, host: Environment, tmp_path: Path) -> None:
     """Its click and rich are for what it runs; ours are for us, although it has imported its own by then."""
     python = embedded(host, tmp_path / "python_embeded")
     run(python, "-c", "", env=ENVIRONMENT)  # makes the bytecode of what it imports as it starts
@@ -140,8 +131,8 @@ def test_the_python_that_runs_it_is_the_host(pyz: Path, host: Environment, model
     assert (code, told["state"]) == (0, "installed"), told
     assert told["spandrel"]["path"] == str(host.spandrel)
     assert answer(*command, "status", cwd=tmp_path)[0] == 0
-    code, told = answer(*command, "fuse", "--model_path", model, "--output_path", output, cwd=tmp_path)
-    assert (code, told["fused_layers"]) == (0, 3), told
+    code, told = answer(*command, "fuse", "--model_path", MODEL, "--output_path", output, cwd=tmp_path)
+    assert (code, told["fused_layers"]) == (0, 6), told
     assert told["max_abs_diff"] < 1e-4
     code, told = answer(*command, "uninstall", cwd=tmp_path)
     assert (code, told["state"]) == (0, "absent")

@@ -110,8 +110,11 @@ class DeploymentNorm(nn.Module):
             return (x - mean) * (variance + _EPS).rsqrt() * self.weight + self.bias
         if torch.is_grad_enabled() and not self.fused:  # step by step, so that a merge can be checked against it
             return (x - self.running_mean) * (self.running_var + _EPS).rsqrt() * self.weight + self.bias
-        weight, bias = self.merged()
-        return x * weight + bias
+        if self.fused:
+            return x * self.weight + self.bias
+        # Which every device has in every dtype, while not every device has the float64 that ``merged`` takes.
+        statistics = (self.running_mean.flatten(), self.running_var.flatten())
+        return F.batch_norm(x, *statistics, self.weight.flatten(), self.bias.flatten(), False, 0.0, _EPS)
 
     def merged(self) -> Tuple[Tensor, Tensor]:
         """Returns the factor and the summand, (1, C, 1, 1) each, that this layer amounts to outside training."""

@@ -226,6 +226,10 @@ def test_searching_changes_no_id(machine: Machine, command: Callable[..., Any], 
     assert len(command("hosts", "--search", tmp_path / "nothing")["hosts"]) == len(before)
     shown = aether_install("hosts", "--search", folder, env=machine.environment).stdout
     assert f"{folder}" in shown
+    (folder / "venv").symlink_to(machine.folders["comfyui-4"] / "venv")
+    assert command("spandrel", "--host", folder, "--no-verify")["used_by"] == ["comfyui-4", "comfyui-6"]
+    assert command("uninstall", "--host", folder)["host"] == "comfyui-6"
+    (folder / "venv").unlink()
     error = command("spandrel", "--host", folder)
     assert "start ComfyUI" in error["error"], "it has no Python of its own"
 

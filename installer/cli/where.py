@@ -37,6 +37,11 @@ class Where:
     all_hosts: bool = False
 
     @property
+    def folders(self) -> list[Path]:
+        """The folders among what hosts are named by."""
+        return [Path(host).expanduser() for host in self.hosts if os.path.isdir(os.path.expanduser(host))]
+
+    @property
     def is_default(self) -> bool:
         """Whether nothing was said."""
         return self == Where()
@@ -65,25 +70,28 @@ def on_each(
     """
     if where.all_hosts or len(where.hosts) > 1:
         return _on_several(console, where, work, changes, teaches)
+    discovery = None
     if where.hosts:
+        from ..hosts.discovery import discover
         from ..hosts.selection import locate_host, resolve
         from ..ui.hosts import described_as
 
         console.progress("looking for applications")
-        host = resolve(where.hosts[0])
+        discovery = discover(where.folders)
+        host = resolve(where.hosts[0], discovery)
         console.progress(f"asking {host.python} for its spandrel")
         view = described_as(host, _done(console, locate_host(host), work))
     else:
         view = _done(console, _located(console, where), work)
     if changes:
         view.described["restart"] = []
-    hosts = _users_of(view, where, teaches)
-    if hosts is not None:
+    tells_if_none = where.is_default and teaches
+    if view.described["changed"] or tells_if_none:
+        from ..hosts.discovery import discover
         from ..ui.hosts import with_users
 
-        view = with_users(
-            view, hosts, teaches=teaches, tells_if_none=where.is_default and teaches, prefix=Path(sys.prefix)
-        )
+        discovery = discovery or discover()
+        view = with_users(view, discovery, teaches=teaches, tells_if_none=tells_if_none, prefix=Path(sys.prefix))
     console.show(view)
     return bool(view.described["state"] == "installed")
 
@@ -109,21 +117,12 @@ def _located(console: Console, where: Where) -> Located:
         raise
 
 
-def _users_of(view: View, where: Where, teaches: bool) -> Discovery | None:
-    """The hosts of this machine, where it matters which of them use the spandrel that a command was about."""
-    if not view.described["changed"] and not (where.is_default and teaches):
-        return None
-    from ..hosts.discovery import discover
-
-    return discover()
-
-
 def _on_several(console: Console, where: Where, work: Callable[[Located], View], changes: bool, teaches: bool) -> bool:
     from ..hosts.discovery import discover
     from ..ui.hosts import results_view
 
     console.progress("looking for applications")
-    discovery = discover()
+    discovery = discover(where.folders)
     console.done()
     results = list(_results(console, where, discovery, work))
     console.show(results_view(results, discovery, changes=changes, teaches=teaches))

@@ -21,19 +21,17 @@ def resolve(value: str, discovery: Discovery | None = None, system: System | Non
         AetherInstallError: there is no such host, or several are in that folder.
     """
     system = system or this_system()
-    if os.sep not in value and (os.altsep is None or os.altsep not in value):
-        discovery = discovery or discover(system=system)
-        for host in discovery.hosts:
-            if host.id == value.lower():
-                return host
+    discovery = discovery or discover(system=system)
+    for host in discovery.hosts:
+        if host.id == value.lower():
+            return host
     folder = Path(os.path.abspath(os.path.expanduser(value)))
     if not os.path.isdir(folder):
-        known = ", ".join(host.id for host in discovery.hosts) if discovery else ""
+        known = ", ".join(host.id for host in discovery.hosts)
         raise AetherInstallError(
             f"{value} is neither the id of an application found here ({known or 'none was found'}) nor a folder; "
             "see `aether-install hosts`, or give --host the folder that the application lives in"
         )
-    discovery = discovery or discover(system=system)
     for host in discovery.hosts:
         if os.path.realpath(host.folder) == os.path.realpath(folder):
             return host

@@ -15,7 +15,7 @@ import pytest
 import torch
 from environments import REPOSITORY, aether_install, wheel
 from safetensors.torch import save_file
-from test_fuse import SMALL, fuse, quietly
+from test_fuse import SMALL, TINY, fuse, quietly
 from weights import StateDict, weights_of
 from weights3 import RELEASE
 
@@ -74,9 +74,6 @@ def test_the_same_weights_make_the_same_file(tmp_path: Path) -> None:
     for name in ("a.pth", "b.pth"):
         fuse(DEMO, tmp_path / name, verify=False)
     assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "b.pth").read_bytes()
-
-
-TINY = {"embed_dim": 2, "depths": (1,), "upscale": 1, "num_feat": 2, "lk_kernel": 3}
 
 
 def intact(folder: Path) -> Iterator[Path]:

@@ -369,10 +369,10 @@ TINY = {"embed_dim": 2, "depths": (1,), "upscale": 1, "num_feat": 2, "lk_kernel"
 @pytest.mark.parametrize(
     ("event", "suffix", "replacing"),
     [
-        ("kill", ".pth", False),
+        ("kill", ".safetensors", False),
         ("kill", ".safetensors", True),
-        ("disk full", ".pth", True),
-        ("disk full", ".safetensors", False),
+        ("disk full", ".safetensors", True),
+        ("disk full", ".pth", False),
     ],
 )
 def test_interrupted_anywhere_the_output_is_whole_or_as_before(

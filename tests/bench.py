@@ -179,7 +179,9 @@ def fuse_rows(folder: Path) -> Iterator[Row]:
         plain = [sys.executable, "-c", LOAD_AND_SAVE, source, str(target)]
         verified = [str(script("aether-install")), "fuse", *paths]
 
-        def beside_plain(command: list[str], target: Path = target, plain: list[str] = plain) -> list[tuple[float, ...]]:
+        def beside_plain(
+            command: list[str], target: Path = target, plain: list[str] = plain
+        ) -> list[tuple[float, ...]]:
             """Seconds, and the peak in MB, of a command and of what it cannot do without."""
 
             def run(one: list[str]) -> tuple[float, float]:

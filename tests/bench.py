@@ -176,22 +176,27 @@ def fuse_rows(folder: Path) -> Iterator[Row]:
     for suffix in ("pth", "safetensors"):
         source, target = str(folder / f"large.{suffix}"), folder / f"out.{suffix}"
         paths = ["--model_path", source, "--output_path", str(target)]
-        peaks: dict[bool, list[float]] = {True: [], False: []}
-
-        def measure(
-            command: list[str], ours: bool, target: Path = target, peaks: dict[bool, list[float]] = peaks
-        ) -> float:
-            target.unlink(missing_ok=True)
-            taken, peak, _ = process(command)
-            peaks[ours].append(peak)
-            return taken
-
-        fuse = [str(script("aether-install")), "fuse", "--no-verify", *paths]
         plain = [sys.executable, "-c", LOAD_AND_SAVE, source, str(target)]
-        times = alternate(7, lambda: measure(fuse, True), lambda: measure(plain, False))  # noqa: B023
-        yield Row(f"fuse --no-verify, large .{suffix}", *times, "s", 1.3)
-        extra = max(0.0, statistics.median(peaks[True]) - statistics.median(peaks[False]))
-        yield Row("  memory beyond load and save, over file size", extra, Path(source).stat().st_size / 1e6, "MB", 1)
+        verified = [str(script("aether-install")), "fuse", *paths]
+
+        def beside_plain(
+            command: list[str], target: Path = target, plain: list[str] = plain
+        ) -> list[tuple[float, ...]]:
+            """Seconds, and the peak in MB, of a command and of what it cannot do without."""
+
+            def run(one: list[str]) -> tuple[float, float]:
+                target.unlink(missing_ok=True)
+                return process(one)[:2]
+
+            runs = [(*run(command), *run(plain)) for _ in range(8)][1:]
+            return list(zip(*runs, strict=True))
+
+        times, _, plain_times, _ = map(statistics.median, beside_plain(verified))
+        yield Row(f"fuse with verification, large .{suffix}", times, plain_times, "s", 2)
+        times, peak, plain_times, plain_peak = map(statistics.median, beside_plain([*verified, "--no-verify"]))
+        yield Row(f"fuse --no-verify, large .{suffix}", times, plain_times, "s", 1.3)
+        extra, size = max(0.0, peak - plain_peak), Path(source).stat().st_size / 1e6
+        yield Row("  memory beyond load and save, over file size", extra, size, "MB", 1)
 
 
 def loading_rows(folder: Path) -> Iterator[Row]:

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import torch
-from environments import REPOSITORY, aether_install, wheel
+from environments import REPOSITORY, wheel
 from safetensors.torch import save_file
-from test_fuse import SMALL, fuse, quietly
+from test_fuse import SMALL, TINY, fuse, quietly
 from weights import StateDict, weights_of
 from weights3 import RELEASE
 
@@ -74,9 +74,6 @@ def test_the_same_weights_make_the_same_file(tmp_path: Path) -> None:
     for name in ("a.pth", "b.pth"):
         fuse(DEMO, tmp_path / name, verify=False)
     assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "b.pth").read_bytes()
-
-
-TINY = {"embed_dim": 2, "depths": (1,), "upscale": 1, "num_feat": 2, "lk_kernel": 3}
 
 
 def intact(folder: Path) -> Iterator[Path]:
@@ -214,18 +211,6 @@ def test_quantised_models_are_named_and_the_way_out_is_told(
         assert re.search(message, inspect_model(tmp_path / "model.pth").looks_like or "")
     assert "damaged" not in refused.value.message
     assert not caught
-
-
-def test_a_quantised_model_is_told_of_in_one_line(tmp_path: Path) -> None:
-    """Without the warnings of torch that quantisation is deprecated."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.save(quantised(weights_of(**SMALL)), tmp_path / "model.pth")
-    options = ("--model_path", tmp_path / "model.pth", "--output_path", tmp_path / "out.pth")
-    told = aether_install("fuse", *options, check=False)
-    assert told.returncode == 1
-    assert len(told.stderr.splitlines()) == 1
-    assert "int8" in told.stderr
 
 
 def test_two_models_do_not_become_a_folder_with_the_name_of_a_file(tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from environments import aether_install
+from click.testing import CliRunner
 from safetensors.torch import save_file
 from test_fuse import SMALL, trainner_file, write_malicious, write_mixed, write_swinir
 from weights import golden, weights_of
 
+from aether_install.cli import main
 from aether_install.errors import AetherInstallError
 from aether_install.models.inspection import inspect_model
 from aether_install.models.network import core
@@ -20,6 +21,13 @@ from aether_install.ui.models import inspect_view
 
 def described(path: Path) -> dict[str, Any]:
     return inspect_view(inspect_model(path)).described
+
+
+def shown_of(path: Path) -> str:
+    """What the command prints, run in this process."""
+    done = CliRunner().invoke(main, ["inspect", str(path)])
+    assert done.exit_code == 0, done.output
+    return done.stdout
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -49,7 +57,7 @@ def test_everything_about_a_model_is_told(tmp_path: Path, fused: bool) -> None:
         "architecture": "AetherNet-Fused" if fused else "AetherNet-Unfused",
         "obstacle": None,
     }
-    shown = aether_install("inspect", path).stdout
+    shown = shown_of(path)
     for words in (
         "variant: small",
         "embed_dim: 96",
@@ -76,7 +84,7 @@ def test_a_file_that_hosts_would_render_wrongly_is_warned_of(tmp_path: Path, img
     told = described(trainner_file(tmp_path, img_range=img_range))
     assert told["parameters"]["img_range"] == img_range
     assert bool(told["warnings"]) == warned
-    shown = aether_install("inspect", tmp_path / "trained.safetensors").stdout
+    shown = shown_of(tmp_path / "trained.safetensors")
     assert ("wrongly" in shown) == warned
 
 
@@ -86,7 +94,7 @@ def test_other_networks_are_named(tmp_path: Path) -> None:
     assert described(tmp_path / "swinir.pth")["looks_like"] == "a SwinIR model"
     assert described(tmp_path / "swinir.pth")["generation"] is None
     assert described(tmp_path / "unknown.pth")["looks_like"] == "no network known here"
-    assert "a SwinIR model" in aether_install("inspect", tmp_path / "swinir.pth").stdout
+    assert "a SwinIR model" in shown_of(tmp_path / "swinir.pth")
 
 
 def test_a_damaged_or_hostile_file_is_refused_by_what_is_wrong_with_it(tmp_path: Path) -> None:

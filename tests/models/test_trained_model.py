@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from environments import REPOSITORY, aether_install, run
+from environments import REPOSITORY, run
 from PIL import Image
 from quality import enlarge, psnr_y, read_photo, shrink, to_image, trimmed
 from spandrel import ImageModelDescriptor, ModelLoader
+from test_fuse import fuse
 
 EXAMPLES = REPOSITORY / "examples"
 MODEL = EXAMPLES / "models" / "2x-AetherNet-photo.pth"
@@ -44,7 +45,7 @@ def test_it_restores_unseen_photos_far_better_than_bicubic(unfused: Model, origi
 
 
 def test_fused_it_makes_the_same_picture(original: torch.Tensor, tmp_path: Path) -> None:
-    aether_install("fuse", "--model_path", MODEL, "--output_path", tmp_path / "fused.safetensors")
+    fuse(MODEL, tmp_path / "fused.safetensors")
     fused = load(tmp_path / "fused.safetensors")
     assert fused.architecture.id == "AetherNet-Fused"
     small = shrink(original, 2)

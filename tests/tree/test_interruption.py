@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import compileall
 import errno
-import hashlib
 import os
 import py_compile
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from environments import Snapshot, copy_spandrel, quietly, snapshot
 from faults import REFUSED, SUCCEEDED_ANYWAY, at_every_step, failing_with, kill
 from imports import import_each
 
+from aether_install.errors import AetherInstallError
 from aether_install.tree.commands import install, status, uninstall
 from aether_install.tree.layout import Spandrel
 from aether_install.tree.manifest import Payload, shipped_payload
@@ -35,6 +36,10 @@ def state_of(site_packages: Path) -> State:
     return status(Spandrel(site_packages / "spandrel")).before
 
 
+def registry_of(tree: Path) -> Path:
+    return tree / "spandrel" / "__helpers" / "main_registry.py"
+
+
 def link_tree(source: Path, target: Path) -> Path:
     """A copy whose files are hard links, as uv makes them: it takes no time, and whoever writes in place shows."""
     shutil.rmtree(target, ignore_errors=True)
@@ -42,97 +47,9 @@ def link_tree(source: Path, target: Path) -> Path:
     return target
 
 
-@pytest.fixture(scope="module")
-def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of architectures of an untouched spandrel."""
-    return copy_spandrel(tmp_path_factory.mktemp("others")) / "architectures"
-
-
-def link_to_others(tree: Path, others: Path) -> None:
-    """Other architectures are most of the files; as links, none of them is copied many times."""
-    for path in others.iterdir():
-        if path.is_dir():
-            link = tree / "spandrel" / "architectures" / path.name
-            shutil.rmtree(link)
-            link.symlink_to(path)
-
-
 def content(facts: Snapshot) -> tuple[object, ...]:
     """A snapshot without modes, times and links."""
     return tuple((name, fact[:2]) for name, fact in facts.items())
-
-
-WORK = {"install": do_install, "uninstall": do_uninstall, "update": do_install}
-
-
-@pytest.fixture
-def start(tree: Path, others: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The tree in the state from which the work named by the parameter sets out."""
-    link_to_others(tree, others)
-    py_compile.compile(str(registry_of(tree)), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
-    if request.param == "uninstall":
-        do_install(tree)
-    if request.param == "update":
-        older = {name: b"# older\n" + data for name, data in shipped_payload().files.items()}
-        with monkeypatch.context() as patch:
-            older |= {"__arch/gone.py": b"", "gone/__init__.py": b""}
-            patch.setattr("aether_install.tree.commands.shipped_payload", lambda: Payload(older))
-            do_install(tree)
-        assert state_of(tree) is State.OUTDATED
-    compileall.compile_dir(tree / "spandrel" / "architectures" / "AetherNet", quiet=1)  # as by being used
-    return tree
-
-
-class Aftermath:
-    """
-    Checks each tree that an interruption left, and keeps those that differ for the import test at the end.
-
-    Args:
-        clean: the tree without us.
-        folder: where to work.
-        left: where trees of earlier tests and of this one are kept, named by the content of their modules.
-    """
-
-    def __init__(self, clean: Path, folder: Path, left: Path) -> None:
-        self.folder = folder
-        self.absent = links_apart(snapshot(clean))
-        self.bytecode = bytecode_of_registry(clean)
-        self.left = left
-        self.checked: set[tuple[object, ...]] = set()
-
-    def check(self, number: int, tree: Path) -> None:
-        facts = snapshot(tree)
-        if content(facts) in self.checked:
-            return
-        self.checked.add(content(facts))
-        modules = content({name: fact for name, fact in facts.items() if name.endswith(".py")})
-        kept = self.left / hashlib.sha256(repr(modules).encode()).hexdigest()
-        if not kept.exists():
-            link_tree(tree, kept)
-
-        removed = link_tree(tree, self.folder / "removed")
-        do_uninstall(removed)
-        self.assert_absent(removed, f"uninstall after step {number}")
-
-        completed = link_tree(tree, self.folder / "completed")
-        do_install(completed)
-        assert state_of(completed) is State.INSTALLED, f"install after step {number}"
-        do_uninstall(completed)
-        self.assert_absent(completed, f"both after step {number}")
-
-    def assert_absent(self, tree: Path, when: str) -> None:
-        assert links_apart(snapshot(tree)) == self.absent, when
-        assert bytecode_of_registry(tree) == self.bytecode, when
-        assert not (tree / "spandrel" / "architectures" / "AetherNet").exists(), when
-
-
-def registry_of(tree: Path) -> Path:
-    return tree / "spandrel" / "__helpers" / "main_registry.py"
-
-
-def bytecode_of_registry(tree: Path) -> dict[str, bytes]:
-    """A distributor's, which Python uses whatever the registry says, and which belongs to the tree."""
-    return {path.name: path.read_bytes() for path in (registry_of(tree).parent / "__pycache__").iterdir()}
 
 
 def links_apart(facts: Snapshot) -> Snapshot:
@@ -140,64 +57,162 @@ def links_apart(facts: Snapshot) -> Snapshot:
     return {name: fact[:4] for name, fact in facts.items()}
 
 
+WORK = {"install": do_install, "uninstall": do_uninstall, "update": do_install}
+each_work = pytest.mark.parametrize("work", WORK)
+
+
 @pytest.fixture(scope="module")
-def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("left")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A spandrel without us, and with bytecode of its registry that Python uses whatever the registry says."""
+    others = copy_spandrel(tmp_path_factory.mktemp("others")) / "architectures"
+    tree = tmp_path_factory.mktemp("clean") / "site-packages"
+    copy_spandrel(tree)
+    for path in others.iterdir():
+        if path.is_dir():  # most of the files; as links, none of them is copied many times
+            link = tree / "spandrel" / "architectures" / path.name
+            shutil.rmtree(link)
+            link.symlink_to(path)
+    py_compile.compile(str(registry_of(tree)), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    return tree
 
 
-@pytest.fixture
-def aftermath(tmp_path: Path, start: Path, left: Path) -> Aftermath:
-    clean = link_tree(start, tmp_path / "clean")
-    do_uninstall(clean)
-    return Aftermath(clean, tmp_path, left)
+@pytest.fixture(scope="module")
+def starts(clean: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The tree from which each work sets out."""
+    folder = tmp_path_factory.mktemp("starts")
+    trees = {work: link_tree(clean, folder / work) for work in WORK}
+    do_install(trees["uninstall"])
+    older = {name: b"# older\n" + data for name, data in shipped_payload().files.items()}
+    older |= {"__arch/gone.py": b"", "gone/__init__.py": b""}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aether_install.tree.commands.shipped_payload", lambda: Payload(older))
+        do_install(trees["update"])
+    assert state_of(trees["update"]) is State.OUTDATED
+    for tree in trees.values():
+        compileall.compile_dir(tree / "spandrel" / "architectures" / "AetherNet", quiet=1)  # as by being used
+    return trees
 
 
-each_work = pytest.mark.parametrize(("start", "work"), list(WORK.items()), indirect=["start"], ids=WORK)
+@pytest.fixture(scope="module")
+def killed(starts: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+    """The different trees that each work leaves behind if it is killed, at any step."""
+    left: dict[str, list[Path]] = {}
+    for work, start in starts.items():
+        folder = tmp_path_factory.mktemp(work)
+        before = links_apart(snapshot(start))
+        ends = dict(interrupted(start, WORK[work], kill, folder))
+        assert all(os.WIFSIGNALED(ended) and os.WTERMSIG(ended) == signal.SIGKILL for ended in ends.values())
+        left[work] = list(ends)
+        assert links_apart(snapshot(start)) == before, "the files that others share"
+        assert len(left[work]) > 15
+    return left
 
 
-@each_work
-def test_killed_at_any_step(start: Path, aftermath: Aftermath, tmp_path: Path, work: Callable[[Path], None]) -> None:
-    victim = tmp_path / "victim"
-    before = links_apart(snapshot(start))
+def interrupted(
+    start: Path, work: Callable[[Path], None], happen: Callable[[], None], folder: Path
+) -> Iterator[tuple[Path, int]]:
+    """Has something happen at every step of some work; each different tree that this leaves, and the wait status."""
+    seen: set[tuple[object, ...]] = set()
+    victim = folder / "victim"
 
     def prepare() -> Callable[[], None]:
         link_tree(start, victim)
         return lambda: work(victim)
 
-    steps = 0
-    for steps, ended in at_every_step(prepare, kill):
-        assert os.WIFSIGNALED(ended)
-        assert os.WTERMSIG(ended) == signal.SIGKILL
-        aftermath.check(steps, victim)
-    assert steps > 25
-    assert links_apart(snapshot(start)) == before
+    number = 0
+    for number, ended in at_every_step(prepare, happen):
+        facts = (ended, *content(snapshot(victim, bytecode=True)))
+        if facts not in seen:
+            seen.add(facts)
+            yield victim.rename(folder / f"step-{number}"), ended
+    assert number > 25
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES], ids=["disk full", "no permission"])
+def assert_absent(tree: Path, clean: Path) -> None:
+    assert links_apart(snapshot(tree)) == links_apart(snapshot(clean)), tree
+    cache = registry_of(clean).parent / "__pycache__"
+    for code in cache.iterdir():
+        assert (registry_of(tree).parent / "__pycache__" / code.name).read_bytes() == code.read_bytes()
+    assert not (tree / "spandrel" / "architectures" / "AetherNet").exists(), tree
+
+
+def assert_either_command_gets_there(tree: Path, clean: Path, folder: Path) -> None:
+    removed = link_tree(tree, folder / "removed")
+    do_uninstall(removed)
+    assert_absent(removed, clean)
+
+    completed = link_tree(tree, folder / "completed")
+    do_install(completed)
+    assert state_of(completed) is State.INSTALLED, tree
+    assert not list(completed.rglob("*.aether-new")) + list(completed.rglob("*.aether-undo"))
+    do_uninstall(completed)
+    assert_absent(completed, clean)
+
+
 @each_work
-def test_failing_at_any_step(
-    start: Path, aftermath: Aftermath, tmp_path: Path, work: Callable[[Path], None], code: int
+def test_after_a_kill_at_any_step_either_command_gets_there(
+    killed: dict[str, list[Path]], clean: Path, tmp_path: Path, work: str
 ) -> None:
-    victim = tmp_path / "victim"
-    before = links_apart(snapshot(start))
-
-    def prepare() -> Callable[[], None]:
-        link_tree(start, victim)
-        return lambda: work(victim)
-
-    steps = undone = 0
-    for steps, ended in at_every_step(prepare, failing_with(code)):
-        assert os.waitstatus_to_exitcode(ended) in (REFUSED, SUCCEEDED_ANYWAY), f"a traceback at step {steps}"
-        undone += links_apart(snapshot(victim)) == before
-        aftermath.check(steps, victim)
-    assert steps > 25
-    assert undone > 15
-    assert links_apart(snapshot(start)) == before
+    for tree in killed[work]:
+        assert_either_command_gets_there(tree, clean, tmp_path)
 
 
-def test_spandrel_imports_whatever_was_left_behind(left: Path) -> None:
-    """Runs after the tests above, on all the different trees that they came upon."""
-    trees = list(left.iterdir())
-    assert len(trees) > 8
-    for folder, answer in zip(trees, import_each(trees), strict=True):
+def says_no() -> None:
+    raise AetherInstallError("it does not run")
+
+
+@each_work
+def test_what_fails_after_a_kill_at_any_step_is_put_back_as_that_run_found_it(
+    killed: dict[str, list[Path]], clean: Path, tmp_path: Path, work: str
+) -> None:
+    """What a killed run left behind is not touched before everything else has succeeded, so it comes back as well."""
+    failed = 0
+    for tree in killed[work]:
+        victim = link_tree(tree, tmp_path / "victim")
+        found = snapshot(victim, bytecode=True)
+        if state_of(victim) is not State.INSTALLED:
+            with pytest.raises(AetherInstallError, match="everything was put back as it was"):
+                install(Spandrel(victim / "spandrel"), check=says_no, progress=quietly)
+            failed += 1
+        assert snapshot(victim, bytecode=True) == found, tree
+        do_install(victim)
+        assert state_of(victim) is State.INSTALLED
+        do_uninstall(victim)
+        assert_absent(victim, clean)
+    assert failed > 15
+
+
+@pytest.mark.parametrize(
+    ("work", "code"),
+    [(work, errno.ENOSPC) for work in WORK] + [("update", errno.EACCES)],
+    ids=lambda value: value if isinstance(value, str) else errno.errorcode[value],
+)
+def test_what_fails_at_any_step_is_put_back_or_finished_by_the_next_run(
+    starts: dict[str, Path], clean: Path, tmp_path: Path, work: str, code: int
+) -> None:
+    before = links_apart(snapshot(starts[work], bytecode=True))
+    ends = []
+    for tree, ended in interrupted(starts[work], WORK[work], failing_with(code), tmp_path):
+        ends.append(os.waitstatus_to_exitcode(ended))
+        if ends[-1] == REFUSED:
+            assert links_apart(snapshot(tree, bytecode=True)) == before, tree
+        assert_either_command_gets_there(tree, clean, tmp_path)
+    assert set(ends) == {REFUSED, SUCCEEDED_ANYWAY}, "and no traceback"
+    assert links_apart(snapshot(starts[work], bytecode=True)) == before, "the files that others share"
+
+
+def what_is_imported(tree: Path) -> tuple[object, ...]:
+    """The registry, its bytecode and, where it names them, our files: what decides how spandrel imports."""
+    registry = registry_of(tree)
+    files = [registry, *sorted((registry.parent / "__pycache__").iterdir())]
+    if b"AetherNet" in registry.read_bytes():
+        files += sorted((tree / "spandrel" / "architectures" / "AetherNet").rglob("*.py"))
+    return tuple((path.relative_to(tree), path.read_bytes()) for path in files)
+
+
+@pytest.mark.skipif(find_spec("torch") is None, reason="needs torch")
+def test_spandrel_imports_whatever_a_kill_left_behind(killed: dict[str, list[Path]]) -> None:
+    trees = {what_is_imported(tree): tree for left in killed.values() for tree in left}
+    assert len(trees) > 4
+    for folder, answer in zip(trees.values(), import_each(trees.values()), strict=True):
         assert answer.clean, (folder, answer)

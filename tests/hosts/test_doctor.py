@@ -17,7 +17,16 @@ from typing import Any
 
 import pytest
 import torch
-from environments import REPOSITORY, aether_install, aether_json, make_environment, quietly, snapshot
+from environments import (
+    REPOSITORY,
+    UNSUPPORTED,
+    aether_install,
+    aether_json,
+    make_environment,
+    quietly,
+    snapshot,
+    wheel,
+)
 from machines import COMFYUI, touch
 from safetensors.torch import save_file
 from weights import StateDict, weights_of
@@ -93,12 +102,16 @@ def test_a_host_is_healed_by_the_advice_alone(tmp_path: Path) -> None:
     assert snapshot(environment.root, bytecode=True) == known, "looking writes nothing"
 
 
-def test_a_python_without_torch_is_not_the_right_one(tmp_path: Path) -> None:
-    bare = make_environment(tmp_path / "bare", None, borrow=False)
+def test_a_python_without_torch_is_not_the_right_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody said which Python is meant, as in an environment of the installer alone, those found are named."""
+    home = tmp_path / "home"
+    bare = make_environment(touch(home / "ComfyUI", *COMFYUI) / "venv", None, borrow=False)
     step, detail, advice = told(aether_json("doctor", "--python", bare.python))
     assert (step, str(bare.python) in detail) == ("python", True)
     assert "no torch" in detail
     assert "--host" in advice
+    monkeypatch.setenv("HOME", str(home))
+    assert "add --host comfyui" in told(doctor_view(examine(Patient(str(bare.python)), None, quietly)).described)[2]
 
 
 def test_a_python_without_spandrel_is_told_how_to_get_it(tmp_path: Path) -> None:
@@ -120,6 +133,22 @@ def test_the_spandrel_in_a_folder_runs_in_the_python_around_it(tmp_path: Path, t
     for folder in (environment.site_packages, environment.spandrel):
         assert patient_of_target(folder).executable == str(environment.python)
     assert patient_of_target(tree).executable == sys.executable
+
+
+def test_a_spandrel_of_the_old_kind_is_to_be_upgraded(tmp_path: Path) -> None:
+    shutil.unpack_archive(wheel(UNSUPPORTED[-1]), tmp_path, "zip")
+    step, detail, advice = told(aether_json("doctor", "--target", tmp_path))
+    assert (step, UNSUPPORTED[-1] in detail) == ("spandrel", True)
+    assert "install --upgrade spandrel" in advice
+
+
+def test_models_that_invokeai_knows_already_are_to_be_identified_again() -> None:
+    steps = (*(Step(name, True, "seen") for name in STEPS[:2]), Step("taught", False, "none is AetherNet", "untaught"))
+    view = doctor_view(
+        Diagnosis(Patient("python", named_by=("--host", "invokeai"), host=host("invokeai")), None, steps)
+    )
+    assert "`aether-install spandrel --host invokeai`" in view.advice[0]
+    assert "*Reidentify*" in view.advice[1]
 
 
 def fake_python(path: Path, script: str) -> str:

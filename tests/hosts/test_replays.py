@@ -357,6 +357,8 @@ def test_a_host_exports_what_it_loads(taught: Callable[[str], Any], models: dict
         torch.testing.assert_close(exported(image), module(image), rtol=0, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:torch.onnx")
+@pytest.mark.filterwarnings("ignore:.*legacy TorchScript:DeprecationWarning")
 def test_chainner_converts_to_onnx(taught: Callable[[str], Any], models: dict[str, Path], tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
     pytest.importorskip("onnx", reason="onnx is not installed")

@@ -90,7 +90,7 @@ class Replay:
             self.library = importlib.import_module(name)
         self.complaints = [str(warning.message) for warning in caught if "AetherNet" in str(warning.message)]
         version = getattr(self.library, "__version__", "of unknown version")
-        if not hasattr(self.library, "MAIN_REGISTRY"):
+        if not hasattr(getattr(self.library, "ArchSupport", None), "from_architecture"):
             raise StepError(
                 "old spandrel", "spandrel %s has no registry of the kind that 0.3.0 and later have" % version
             )

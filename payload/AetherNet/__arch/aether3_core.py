@@ -139,10 +139,12 @@ def merge_statistics(weight: Tensor, bias: Tensor, mean: Tensor, variance: Tenso
     """
     Returns the factor and the summand of the affine map that a ``DeploymentNorm`` with these tensors is.
 
-    All have one shape. They are computed in float64 and rounded once, to the dtype of ``weight``.
+    All have one shape. They are computed in float64, on devices that may not have it in float32, and rounded once, to
+    the dtype of ``weight``.
     """
-    factor = weight.double() / (variance.double() + _EPS).sqrt()
-    summand = bias.double() - mean.double() * factor
+    wide = torch.float64 if weight.device.type in ("cpu", "cuda", "meta") else torch.float32
+    factor = weight.to(wide) / (variance.to(wide) + _EPS).sqrt()
+    summand = bias.to(wide) - mean.to(wide) * factor
     return factor.to(weight.dtype), summand.to(bias.dtype)
 
 

@@ -108,11 +108,9 @@ class DeploymentNorm(nn.Module):
                 self.running_mean.lerp_(mean.to(self.running_mean.dtype), _MOMENTUM)
                 self.running_var.lerp_(variance.to(self.running_var.dtype), _MOMENTUM)
             return (x - mean) * (variance + _EPS).rsqrt() * self.weight + self.bias
-        if torch.is_grad_enabled() and not self.fused:  # step by step, so that a merge can be checked against it
-            return (x - self.running_mean) * (self.running_var + _EPS).rsqrt() * self.weight + self.bias
         if self.fused:
             return x * self.weight + self.bias
-        # Which every device has in every dtype, while not every device has the float64 that ``merged`` takes.
+        # Apart from ``merged``, so that a merge can be checked against it.
         statistics = (self.running_mean.flatten(), self.running_var.flatten())
         return F.batch_norm(x, *statistics, self.weight.flatten(), self.bias.flatten(), False, 0.0, _EPS)
 

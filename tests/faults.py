@@ -67,8 +67,13 @@ def _is_about_files(call: Any) -> bool:
     return call.__module__ in ("posix", "_io") or type(call.__self__).__module__ == "_io"
 
 
-def _in_child(work: Callable[[], None], interruption: _Interruption) -> int:
-    """Does some work in a forked process and returns the wait status; exit status 0: nothing happened to it."""
+def at_step(number: int, work: Callable[[], None], happen: Callable[[], None]) -> int:
+    """
+    Does some work in a forked process, and has something happen before a step of it.
+
+    Returns the wait status of the process; 0: it was done in fewer steps.
+    """
+    interruption = _Interruption(number, happen)
     child = os.fork()
     if child == 0:
         status = 2
@@ -110,7 +115,7 @@ def at_every_step(prepare: Callable[[], Callable[[], None]], happen: Callable[[]
         the number of the step and the wait status of the process, once it has ended.
     """
     for number in count(1):
-        status = _in_child(prepare(), _Interruption(number, happen))
+        status = at_step(number, prepare(), happen)
         if status == 0:
             return
         yield number, status

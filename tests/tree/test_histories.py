@@ -1,0 +1,200 @@
+"""Whatever happens to a spandrel, in whatever order: it imports, and uninstalling gives it back as it was."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from environments import Snapshot, quietly, snapshot, wheel
+from faults import REFUSED, SUCCEEDED_ANYWAY, at_step, failing_with, kill
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from imports import import_each
+
+from aether_install.errors import AetherInstallError
+from aether_install.tree import commands, registry
+from aether_install.tree.layout import Spandrel
+from aether_install.tree.manifest import MANIFEST_NAME, Manifest, Payload, shipped_payload
+from aether_install.tree.state import State
+
+VERSIONS = ("0.4.1", "0.4.2")
+
+FOUND: dict[tuple[bytes, ...], Path] = {}
+"""A tree for each content of registry and payload that was come upon."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _folders(tmp_path_factory: pytest.TempPathFactory) -> None:
+    tempfile.tempdir = str(tmp_path_factory.mktemp("histories"))
+
+
+@cache
+def release(version: str) -> Path:
+    """A release of spandrel, whose other architectures are links, which costs nothing to copy."""
+    folder = Path(tempfile.mkdtemp())
+    shutil.unpack_archive(wheel(version), folder / "whole", "zip")
+    shutil.copytree(folder / "whole", folder / "tree", ignore=shutil.ignore_patterns("architectures"))
+    (folder / "tree/spandrel/architectures").mkdir()
+    for path in (folder / "whole/spandrel/architectures").iterdir():
+        (folder / "tree/spandrel/architectures" / path.name).symlink_to(path)
+    return folder / "tree"
+
+
+def older() -> Payload:
+    """A payload with another version, another core and a file that is gone since."""
+    files = dict(shipped_payload().files)
+    files["__init__.py"] = files["__init__.py"].replace(b'__version__ = "', b'__version__ = "0.')
+    return Payload({**files, "__arch/gone.py": b"", "gone/__init__.py": b"# gone\n"})
+
+
+def cannot_run() -> None:
+    raise AetherInstallError("it does not run")
+
+
+def essence(root: Path) -> Snapshot:
+    """Bytes, modes and times of all but the other architectures."""
+    return {name: fact[:4] for name, fact in snapshot(root).items() if fact[0] != "link"}
+
+
+steps = st.integers(1, 60)
+forms = st.sampled_from(["install", "uninstall", "install older"])
+
+
+class History(RuleBasedStateMachine):
+    """A site-packages folder to which things happen."""
+
+    @initialize(version=st.sampled_from(VERSIONS), links=st.booleans())
+    def unpack(self, version: str, links: bool) -> None:
+        self.root = Path(tempfile.mkdtemp()) / "site-packages"
+        shutil.copytree(release(version), self.root, symlinks=True)
+        self.spandrel = Spandrel(self.root / "spandrel")
+        self.expected = essence(self.root)
+        self.patch = pytest.MonkeyPatch()
+        if not links:  # as on a memory stick
+            self.patch.setattr(os, "supports_follow_symlinks", set())
+            self.patch.setattr(os, "link", lambda *_, **__: failing_with(errno.EPERM)())
+
+    def work(self, form: str, check: Callable[[], None] | None = None) -> Callable[[], None]:
+        def install_older() -> None:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(commands, "shipped_payload", older)
+                commands.install(self.spandrel, force=True, check=check, progress=quietly)
+
+        return {
+            "install": lambda: commands.install(self.spandrel, force=True, check=check, progress=quietly),
+            "uninstall": lambda: commands.uninstall(self.spandrel, force=True, progress=quietly),
+            "install older": install_older,
+        }[form]  # type: ignore[return-value]
+
+    @property
+    def state(self) -> State:
+        return commands.status(self.spandrel).before
+
+    @rule(form=forms)
+    def run(self, form: str) -> None:
+        self.work(form)()
+        if form == "uninstall":
+            self.assert_given_back()
+        elif form == "install":
+            assert self.state is State.INSTALLED
+        assert not [*self.root.rglob("*.aether-new"), *self.root.rglob("*.aether-undo")]
+
+    @rule(form=forms, step=steps)
+    def is_killed(self, form: str, step: int) -> None:
+        at_step(step, self.work(form), kill)
+
+    @rule(form=forms, step=steps, code=st.sampled_from([errno.ENOSPC, errno.EACCES]))
+    def fails(self, form: str, step: int, code: int) -> None:
+        found = essence(self.root)
+        ended = os.waitstatus_to_exitcode(at_step(step, self.work(form), failing_with(code)))
+        assert ended in (0, REFUSED, SUCCEEDED_ANYWAY)
+        if ended == REFUSED:
+            assert essence(self.root) == found
+
+    @rule(form=st.sampled_from(["install", "install older"]))
+    def does_not_run(self, form: str) -> None:
+        found = snapshot(self.root)
+        try:
+            self.work(form, cannot_run)()
+        except AetherInstallError:
+            after = snapshot(self.root)
+            assert {name: fact[:4] for name, fact in after.items()} == {name: fact[:4] for name, fact in found.items()}
+
+    @precondition(lambda self: (self.spandrel.payload / "__init__.py").exists())
+    @rule()
+    def is_edited(self) -> None:
+        path = self.spandrel.payload / "__init__.py"
+        data = path.read_bytes()
+        path.unlink()
+        path.write_bytes(data + b"# edited\n")
+
+    @rule(version=st.sampled_from(VERSIONS))
+    def spandrel_is_unpacked_over_it(self, version: str) -> None:
+        """Reinstalled or upgraded by what knows nothing of us: its own files are fresh, ours are still there."""
+        for info in self.root.glob("spandrel-*.dist-info"):
+            if info.name != f"spandrel-{version}.dist-info":
+                shutil.rmtree(info)
+        for path in release(version).rglob("*"):
+            place = self.root / path.relative_to(release(version))
+            if path.is_file() and "architectures" not in place.parts[:-1]:
+                place.parent.mkdir(exist_ok=True)
+                place.unlink(missing_ok=True)
+                shutil.copy2(path, place)
+        self.link_architectures(version)
+        self.expected = essence(release(version))
+
+    def link_architectures(self, version: str) -> None:
+        for path in list(self.spandrel.architectures.iterdir()):
+            if path.is_symlink():
+                path.unlink()
+        for path in (release(version) / "spandrel/architectures").iterdir():
+            (self.spandrel.architectures / path.name).symlink_to(os.readlink(path))
+
+    @invariant()
+    def the_registry_names_a_payload_only_while_its_files_are_there(self) -> None:
+        source = self.spandrel.registry.read_bytes()
+        compile(source, "main_registry.py", "exec")
+        if registry.unpatch(source) != source:
+            manifest = Manifest.decode((self.spandrel.payload / MANIFEST_NAME).read_bytes())
+            assert manifest
+            assert all((self.spandrel.payload / name).exists() for name in ("__init__.py", "__arch/aether_core.py"))
+            names = sorted(self.spandrel.payload.rglob("*.py"))
+            key = (source, *(path.read_bytes() for path in names))
+            if key not in FOUND:
+                FOUND[key] = shutil.copytree(self.root, Path(tempfile.mkdtemp()) / "site-packages", symlinks=True)
+
+    def assert_given_back(self) -> None:
+        for edited in self.root.rglob("*.aether-edited"):  # which the user has looked at
+            edited.unlink()
+        self.work("uninstall")()
+        assert essence(self.root) == self.expected
+        assert self.state is State.ABSENT
+
+    def teardown(self) -> None:
+        if hasattr(self, "root"):
+            self.work("uninstall")()
+            self.assert_given_back()
+            self.patch.undo()
+
+
+History.TestCase.settings = settings(
+    max_examples=40, stateful_step_count=12, phases=[Phase.generate], derandomize=True, deadline=None, database=None
+)
+test_uninstalling_gives_back_what_was_there_whatever_happened = History.TestCase
+
+
+@pytest.mark.skipif(find_spec("torch") is None, reason="needs torch")
+def test_what_was_come_upon_imports() -> None:
+    if not FOUND:  # run alone
+        History.TestCase("runTest").runTest()
+    trees = list(FOUND.values())[:5]
+    for folder, answer in zip(trees, import_each(trees), strict=True):
+        assert answer.clean, (folder, answer)

@@ -152,7 +152,8 @@ def _stability_matrix_settings(system: System, text: str, path: Path) -> Iterato
 
 def _pinokio(system: System, text: str, _: Path) -> Iterator[Lead]:
     if home := system.path(_entry(as_json(text), "home")):
-        yield from (Lead(folder) for folder in system.places("api/*/app", home))
+        for folder in system.places("api/*/app", home):
+            yield Lead(folder, "comfyui" if "comfy" in folder.parent.name.lower() else None)
 
 
 def _comfy_cli(system: System, text: str, _: Path) -> Iterator[Lead]:

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import AetherInstallError
 from ..tree.commands import status
 from ..tree.layout import Spandrel
 from .configuration import LAUNCHER_PLACES, LAUNCHERS, Configuration, Lead
@@ -67,7 +66,8 @@ class Host:
             return "missing"
         try:
             return status(self.spandrel).before.value
-        except AetherInstallError:
+        except Exception:
+            # Whatever is the matter with one spandrel, the other hosts are to be told of.
             return None
 
     def uses(self, package: Path) -> bool:

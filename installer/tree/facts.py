@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,8 @@ def read_facts(spandrel: Spandrel, shipped: Payload) -> Facts:
 
 def _read(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        # A pipe would be waited for.
+        return path.read_bytes() if stat.S_ISREG(path.stat().st_mode) else None
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
 

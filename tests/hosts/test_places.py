@@ -346,6 +346,25 @@ def test_the_spandrel_of_an_environment_is_told_by_its_files(tmp_path: Path, unp
     assert spandrel_of(system, python) == tmp_path / "embedded" / "Lib" / "site-packages" / "spandrel"
 
 
+def test_a_spandrel_in_any_condition_has_a_state_or_none(tmp_path: Path, unpacked: Path) -> None:
+    system = linux(tmp_path)
+    folder = touch(system.home / "ComfyUI", *COMFYUI)
+    venv(folder / "venv", unpacked)
+    package = folder / "venv" / "lib" / "python3.12" / "site-packages" / "spandrel"
+    package.unlink()
+    shutil.copytree(unpacked, package)
+    registry = package / "__helpers" / "main_registry.py"
+    registry.unlink()
+    os.mkfifo(registry)
+    assert by_id(system)["comfyui"].state == "unsupported"
+    registry.unlink()
+    registry.symlink_to(registry)
+    assert by_id(system)["comfyui"].state is None
+    (package / "__init__.py").unlink()
+    (package / "__init__.py").mkdir()
+    assert by_id(system)["comfyui"].state == "missing"
+
+
 def test_a_home_with_very_many_folders_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     system = linux(tmp_path)
     for number in range(50):

@@ -153,7 +153,8 @@ def _perhaps_unheard() -> Iterator[None]:
 
 def _as_called(text: str) -> str:
     """A sentence whose commands begin as this one did: the one file is run by a Python, and has no command."""
-    if __spec__ is None or getattr(__spec__.loader, "archive", None) != sys.argv[0]:
+    archive = getattr(__spec__.loader, "archive", "") if __spec__ else ""
+    if os.path.abspath(archive) != os.path.abspath(sys.argv[0]):
         return text
     started = " ".join(f'"{part}"' if " " in part else part for part in (sys.orig_argv[0], sys.argv[0]))
     return text.replace("`aether-install ", f"`{started} ")

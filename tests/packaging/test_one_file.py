@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from built import build, copy_sources, one_file, python_of
 from environments import REPOSITORY, Environment, borrowed, make_environment, run, snapshot
+from windows import windows_rules
 
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 
@@ -87,6 +88,14 @@ def test_a_python_that_has_nothing_patches_a_folder(version: str, pyz: Path, tre
     assert "torch" in told["error"]
 
 
+def test_it_patches_under_the_rules_of_windows(pyz: Path, tree: Path) -> None:
+    before = snapshot(tree)
+    for command, state in (("spandrel", "installed"), ("uninstall", "absent")):
+        code, told = answer(sys.executable, pyz, command, "--target", tree, env=windows_rules())
+        assert (code, told["state"]) == (0, state)
+    assert snapshot(tree) == before
+
+
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """An environment with torch and spandrel, and with a click and a rich of its own that its spandrel needs."""
@@ -140,6 +149,11 @@ def test_the_python_that_runs_it_is_the_host(pyz: Path, host: Environment, tmp_p
     output.unlink()
     for folder, facts in before.items():
         assert snapshot(folder, bytecode=True) == facts
+
+
+def test_what_to_do_next_is_told_as_it_is_to_be_typed(pyz: Path, tree: Path) -> None:
+    shown = run(python_or_skip("3.12"), pyz.name, "status", "--target", tree, check=False, cwd=pyz.parent).stdout
+    assert f"`{python_of('3.12')} {pyz.name} spandrel --target" in shown
 
 
 @pytest.mark.parametrize("flags", [["-I"], ["-s"], ["-E"], ["-S"], ["-O"]], ids=" ".join)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from environments import run
+from environments import needs_torch, run
 
 _PROGRAM = """
 import json, sys, traceback, warnings
@@ -70,6 +70,7 @@ class Import:
 
 def import_each(folders: Iterable[Path]) -> list[Import]:
     """Imports the spandrel in each site-packages folder, and loads models of several architectures with it."""
+    needs_torch()
     folders = list(folders)
     answers = run(sys.executable, "-B", "-c", _PROGRAM, input="".join(f"{folder}\n" for folder in folders))
     imports = [Import(**json.loads(line)) for line in answers.stdout.splitlines()]

@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -191,7 +190,6 @@ History.TestCase.settings = settings(
 test_uninstalling_gives_back_what_was_there_whatever_happened = History.TestCase
 
 
-@pytest.mark.skipif(find_spec("torch") is None, reason="needs torch")
 def test_what_was_come_upon_imports() -> None:
     if not FOUND:  # run alone
         History.TestCase("runTest").runTest()

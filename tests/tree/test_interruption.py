@@ -9,7 +9,6 @@ import py_compile
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -210,7 +209,6 @@ def what_is_imported(tree: Path) -> tuple[object, ...]:
     return tuple((path.relative_to(tree), path.read_bytes()) for path in files)
 
 
-@pytest.mark.skipif(find_spec("torch") is None, reason="needs torch")
 def test_spandrel_imports_whatever_a_kill_left_behind(killed: dict[str, list[Path]]) -> None:
     trees = {what_is_imported(tree): tree for left in killed.values() for tree in left}
     assert len(trees) > 4

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from environments import SUPPORTED, UNSUPPORTED, aether_install, aether_json, quietly, snapshot, wheel
+from environments import SUPPORTED, UNSUPPORTED, aether_install, aether_json, needs_torch, quietly, snapshot, wheel
 from environments import run as run_program
 
 from aether_install.errors import AetherInstallError
@@ -352,6 +352,7 @@ def test_the_package_itself_is_a_target_too(at: Tree) -> None:
 
 
 def test_a_copy_under_another_name_works_and_needs_no_record(at: Tree, tmp_path: Path) -> None:
+    needs_torch()
     vendored = tmp_path / "application" / "vendored_spandrel"
     shutil.copytree(at.package, vendored)
     for path in vendored.rglob("*.py"):

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
-from ..errors import AetherInstallError
+from ..errors import AetherInstallError, explained
 from .checkpoint import PICKLE_SUFFIXES, SAFETENSORS_SUFFIX, Checkpoint, read_checkpoint
 from .compare import TOLERANCE, Comparison, compare
 from .generations import StateDict
@@ -122,6 +122,8 @@ def fuse_all(models: Sequence[Path], folder: Path, options: Options, progress: P
             written_for[os.path.normcase(output)] = file
         except AetherInstallError as error:
             batch.failed.append((file, error))
+        except OSError as error:
+            batch.failed.append((file, explained(error, file)))
     return batch
 
 

@@ -198,12 +198,17 @@ def pythons_around(system: System, folder: Path) -> list[Path]:
 
 
 def packages_around(system: System, folder: Path) -> list[Path]:
-    """The spandrels that the name of a folder may stand for, likewise."""
-    inside = [path / "spandrel" for path in site_packages_in(system, folder)]
-    inside = [package for package in inside if os.path.isfile(package / "__init__.py")]
-    hosts = [host.spandrel.package for host in below(system, folder) if host.spandrel]
-    pythons = [spandrel_of(system, python) for python in pythons_around(system, folder)]
-    return list(dict.fromkeys(package for package in (*inside, *hosts, *pythons) if package))
+    """The spandrels that the name of a folder may stand for: of an environment, of a host there, of its parts."""
+    patterns = dict.fromkeys(pattern for kind in KINDS for pattern in kind.environments)
+    parts = (folder, *system.folders(folder))
+    environments = [
+        folder,
+        *(place for part in parts for pattern in patterns for place in system.places(pattern, part)),
+    ]
+    inside = (path / "spandrel" for place in environments for path in site_packages_in(system, place))
+    packages = [package for package in inside if os.path.isfile(package / "__init__.py")]
+    packages += [host.spandrel.package for host in below(system, folder) if host.spandrel]
+    return list({os.path.realpath(package): package for package in packages}.values())
 
 
 class _Explorer:

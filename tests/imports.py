@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from environments import needs_torch, run
 
@@ -76,3 +78,23 @@ def import_each(folders: Iterable[Path]) -> list[Import]:
     imports = [Import(**json.loads(line)) for line in answers.stdout.splitlines()]
     assert len(imports) == len(folders), answers.stderr
     return imports
+
+
+@contextmanager
+def spandrel_of(folder: Path) -> Iterator[None]:
+    """For a while, the spandrel that this process imports is the one in a site-packages folder."""
+    own = _imported_spandrel()
+    for name in own:
+        del sys.modules[name]
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in _imported_spandrel():
+            del sys.modules[name]
+        sys.modules.update(own)
+
+
+def _imported_spandrel() -> dict[str, ModuleType]:
+    return {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "spandrel"}

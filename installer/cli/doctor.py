@@ -34,7 +34,7 @@ def doctor(model: Path | None, python: str | None, target: Path | None, host: st
             from ..hosts.selection import resolve
 
             console.progress("looking for applications")
-            patient = patient_of_host(resolve(host))
+            patient = patient_of_host(resolve(host), host)
         else:
             patient = patient_of_target(target) if target is not None else patient_of_python(python)
         diagnosis = examine(patient, model, console.progress)

@@ -7,6 +7,7 @@ import os
 import secrets
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from .discovery import Host, discover
 from .environment import python_in
 from .listen import listen
 from .locate import locate
+from .processes import Process
 from .programs.does_model_work import STEPS
 from .started import started
 from .system import this_system
@@ -62,12 +64,8 @@ class Patient:
     @property
     def name(self) -> str:
         """What to call it in sentences."""
-        return _short_name(self.host) if self.host else "spandrel"
-
-
-def _short_name(host: Host) -> str:
-    """Without the layout that the host comes in."""
-    return host.kind.name.partition(",")[0]
+        # Without the layout that it comes in.
+        return self.host.kind.name.partition(",")[0] if self.host else "spandrel"
 
 
 def patient_of_python(python: str | None) -> Patient:
@@ -85,9 +83,14 @@ def patient_of_target(target: Path) -> Patient:
     return Patient(_python_around(package), package, named_by)
 
 
-def patient_of_host(host: Host) -> Patient:
-    """A host, with its own Python; one that carries a spandrel without a Python is run by what ``--target`` takes."""
-    named_by = ("--host", str(host.folder))
+def patient_of_host(host: Host, name: str) -> Patient:
+    """
+    A host, with its own Python; one that carries a spandrel without a Python is run by what ``--target`` takes.
+
+    Args:
+        name: what the user calls it.
+    """
+    named_by = ("--host", name)
     if host.kind.vendored and host.spandrel is not None:
         package = host.spandrel.package
         return Patient(str(host.python) if host.python else _python_around(package), package, named_by, host)
@@ -129,16 +132,16 @@ class Diagnosis:
         patient, file: what was looked at; without a file it was a model of our own making.
         steps: all of them, in their order; those that are not given were not reached.
         package: the spandrel that was imported.
-        words: what the host's Python said on stderr, where it ended before its time.
         others: hosts of this machine, where nobody said which is meant and the running Python is none.
+        to_restart: hosts that run and were started before their spandrel was taught.
     """
 
     patient: Patient
     file: Path | None
     steps: tuple[Step, ...]
     package: Path | None = None
-    words: str = ""
     others: tuple[Host, ...] = ()
+    to_restart: tuple[Host, ...] = ()
 
     def __post_init__(self) -> None:
         known = {step.name: step for step in self.steps}
@@ -180,11 +183,15 @@ def examine(patient: Patient, file: Path | None, progress: Progress) -> Diagnosi
     if patient.problem:
         steps = [replace(step, detail=patient.problem) if step.cause == "no spandrel" else step for step in steps]
     package = replay.package or patient.package
-    if package is not None:
-        steps = [_checked_for_restart(step, package) if step.name == "taught" else step for step in steps]
+    stale = (
+        list(_started_before(package)) if package and any(step.name == "taught" and step.ok for step in steps) else []
+    )
+    if stale:
+        steps = [_not_yet_taught(step, stale) if step.name == "taught" else step for step in steps]
     is_no_host = not patient.named_by and steps[-1].cause in ("no torch", "no spandrel")
     others = tuple(host for host in discover().hosts if host.python and host.kind.usable) if is_no_host else ()
-    return Diagnosis(patient, path, tuple(steps), package, replay.words, others)
+    to_restart = tuple({host.id: host for host, _ in stale}.values())
+    return Diagnosis(patient, path, tuple(steps), package, others, to_restart)
 
 
 def request(patient: Patient, path: Path | None, folder: str) -> dict[str, Any]:
@@ -213,7 +220,6 @@ class _Replay:
     progress: Progress
     steps: list[Step] = field(default_factory=list)
     package: Path | None = None
-    words: str = ""
     _doing: str = STEPS[0]
     _answered: bool = False
 
@@ -227,9 +233,9 @@ class _Replay:
             self.steps.append(Step("python", False, f"{executable} cannot be run ({reason})", "no python"))
             return
         if len(self.steps) < len(STEPS) and all(step.ok for step in self.steps):
-            reason = ending.reason or "the process ended without a word"
-            self.steps.append(Step(self._doing, False, reason, "ended" if self._answered else "no python"))
-            self.words = ending.words
+            last_words = ending.words.splitlines()[-1:]
+            detail = ": ".join([ending.reason or "the process ended without an answer", *last_words])
+            self.steps.append(Step(self._doing, False, detail, "ended" if self._answered else "no python"))
 
     def _begin(self, step: str) -> None:
         self._doing = step
@@ -249,16 +255,17 @@ class _Replay:
             self._begin(answer["step"])
 
 
-def _checked_for_restart(step: Step, package: Path) -> Step:
-    """A host that runs knows what was there when it was started."""
-    if not step.ok:
-        return step
+def _started_before(package: Path) -> Iterator[tuple[Host, Process]]:
+    """The hosts that run and were started before their spandrel became what it is; they know what was there then."""
     spandrel = Spandrel(package)
     times = [path.stat().st_mtime for path in (spandrel.registry, spandrel.payload / MANIFEST_NAME) if path.is_file()]
     for host in discover().using(package):
         for process in host.running:
             since = started(process.pid)
             if since is not None and since < max(times, default=0):
-                detail = f"{_short_name(host)} (process {process.pid}) was started before; {step.detail}"
-                return replace(step, ok=False, detail=detail, cause=f"restart {_short_name(host)}")
-    return step
+                yield host, process
+
+
+def _not_yet_taught(step: Step, stale: list[tuple[Host, Process]]) -> Step:
+    who = ", ".join(f"{host.kind.name} (process {process.pid})" for host, process in stale)
+    return replace(step, ok=False, detail=f"{step.detail}; {who} was started before", cause="restart")

@@ -27,8 +27,10 @@ def doctor_view(diagnosis: Diagnosis) -> View:
     view.columns = ["", "", ""]
     view.rows = [(step.name, _MARKS[step.ok], step.detail) for step in diagnosis.steps]
     view.advice = [sentence for step in diagnosis.steps if step.ok is False for sentence in _advice(step, diagnosis)]
-    if patient.host and patient.host.kind.note:
-        view.advice.append(f"Of {patient.name}: {patient.host.kind.note}.")
+    if patient.host:
+        notes = (patient.host.kind.afterwards, patient.host.kind.note)
+        view.advice += [f"Of {patient.name}: {note}." for note in notes if note]
+    view.advice = [sentence.replace("*", "") for sentence in view.advice]
     if diagnosis.others:
         ids = " or ".join(f"--host {host.id}" for host in diagnosis.others)
         view.advice.append(f"Found here: {', '.join(host.kind.name for host in diagnosis.others)}; add {ids}.")
@@ -88,23 +90,19 @@ def _advice(step: Step, diagnosis: Diagnosis) -> Iterator[str]:
     options = "".join(f" {shlex.quote(word)}" for word in patient.named_by)
     if step.cause in ("untaught", "broken"):
         yield state_advice(diagnosis.state or "absent", options)
-        if patient.host and patient.host.kind.id == "invokeai":
-            yield "Then press *Reidentify* in InvokeAI on models that were added before."
     elif step.cause == "unknown" and diagnosis.state == "outdated":
         # This version may know a generation that the one there does not.
         yield state_advice("outdated", options)
-    elif step.cause.startswith("restart "):
-        yield f"R{step.cause[1:]}, which was started before."
+    elif step.cause == "restart":
+        for host in diagnosis.to_restart:
+            yield f"Restart {host.kind.name}, which was started before: {host.kind.restart}."
     elif step.cause.startswith("rename to "):
         yield f"R{step.cause[1:]}: its name is to end so."
     elif step.cause == "refused":
         _, _, way_out = step.detail.rpartition("; ")
         yield f"{way_out[:1].upper()}{way_out[1:]}."
     else:
-        host = patient.host
+        suffixes = patient.host.kind.suffixes[:3] if patient.host else (".pth", ".safetensors")
         yield _SENTENCES[step.cause].format(
-            python=patient.executable,
-            options=options,
-            name=patient.name,
-            listed=" or ".join(host.kind.suffixes[:3]) if host else ".pth or .safetensors",
+            python=patient.executable, options=options, name=patient.name, listed=" or ".join(suffixes)
         )

@@ -10,20 +10,18 @@ from __future__ import annotations
 import importlib
 import re
 import shutil
-import sys
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from itertools import product
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from environments import REPOSITORY, quietly, wheel
+from imports import spandrel_of
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -72,34 +70,12 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
         folder = tmp_path_factory.mktemp(version)
         shutil.unpack_archive(wheel(version), folder, "zip")
         install(Spandrel(folder / "spandrel"), progress=quietly)
-        with _without_spandrel():
-            sys.path.insert(0, str(folder))
-            try:
-                found = importlib.import_module("spandrel")
-            finally:
-                sys.path.remove(str(folder))
+        with spandrel_of(folder):
+            found = importlib.import_module("spandrel")
         assert found.__version__ == version
         return found
 
     return spandrel
-
-
-def _loaded() -> dict[str, ModuleType]:
-    return {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "spandrel"}
-
-
-@contextmanager
-def _without_spandrel() -> Iterator[None]:
-    """For a while no spandrel has been imported, and any that is imported then is forgotten."""
-    own = _loaded()
-    for name in own:
-        del sys.modules[name]
-    try:
-        yield
-    finally:
-        for name in _loaded():
-            del sys.modules[name]
-        sys.modules.update(own)
 
 
 # The hosts.

@@ -176,8 +176,10 @@ class Replay:
                 self.weights = weights
             if name in needed:
                 said.append(how)
+        if isinstance(self.weights, dict):
+            self.weights = self.library.canonicalize_state_dict(self.weights)
         if not isinstance(self.weights, dict) or not self.weights:
-            raise StepError("no weights", "%s holds no state dict" % self.path)
+            raise StepError("no weights", "it holds no state dict")
         return "%d entries by %s" % (len(self.weights), ", ".join(said))
 
     def _read_as_spandrel(self) -> Tuple[Any, str]:
@@ -220,7 +222,6 @@ class Replay:
         return StepError("damaged", detail)
 
     def detected(self) -> str:
-        self.weights = self.library.canonicalize_state_dict(self.weights)
         supports = self.library.MAIN_REGISTRY.architectures("detection")
         found = next((support.architecture for support in supports if support.detect(self.weights)), None)
         if found is None:

@@ -181,7 +181,7 @@ def _factor(path: Path, name: str, noted: Any) -> float:
     except (TypeError, ValueError):
         factor = math.nan
     if not 0 < factor < math.inf:
-        way_out = "give the right one with --img_range after removing that entry" if name == "img_range" else "correct it"
+        way_out = "remove it and give the right one with --img_range" if name == "img_range" else "correct it"
         raise AetherInstallError(f"{path} notes {name} as {noted!r}, which is not a positive number; {way_out}")
     return factor
 

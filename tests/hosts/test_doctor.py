@@ -40,6 +40,8 @@ from aether_install.hosts.kinds import KINDS
 from aether_install.hosts.programs.does_model_work import STEPS, replay
 from aether_install.hosts.started import parse_elapsed, started
 from aether_install.models.network import core
+from aether_install.tree.commands import install
+from aether_install.tree.layout import Spandrel
 from aether_install.ui.doctor import doctor_view
 
 DEMO = REPOSITORY / "examples" / "models" / "2x-AetherNet-photo.pth"
@@ -332,6 +334,17 @@ def test_a_spandrel_of_the_old_kind_is_to_be_upgraded(tmp_path: Path) -> None:
     assert "install --upgrade spandrel" in advice
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.load:FutureWarning")
+def test_a_spandrel_that_takes_any_pt_for_torchscript_is_told_of(tmp_path: Path) -> None:
+    """Before 0.3.2."""
+    shutil.unpack_archive(wheel("0.3.0"), tmp_path, "zip")
+    install(Spandrel(tmp_path / "spandrel"), progress=quietly)
+    with spandrel_of(tmp_path):
+        step, detail, advice = told(seen(saved(WEIGHTS, tmp_path / "m.pt"), tmp_path))
+    assert (step, "TorchScript" in detail) == ("read", True)
+    assert "ename to .pth" in advice
+
+
 def test_a_page_that_was_downloaded_in_place_of_a_model_is_told(tmp_path: Path) -> None:
     page = tmp_path / "m.pth"
     page.write_text("<!DOCTYPE html><html>not found</html>")
@@ -346,6 +359,7 @@ def test_a_host_reads_as_it_reads(tmp_path: Path) -> None:
     assert result["ok"] is True
     read = next(step for step in result["steps"] if step["step"] == "read")
     assert "weights_only" in read["detail"]
+    assert "spandrel's own reader, as other hosts read, fails" in read["detail"]
     half = result["steps"][-1]
     assert "not used by ComfyUI" in half["detail"]
     assert told(seen(path, tmp_path, "chainner"))[:1] == ("file",)

@@ -170,7 +170,8 @@ class Replay:
                 trouble = self._why_unreadable(error)
                 if name in needed:
                     raise trouble from error
-                said.append("not so spandrel's unpickler, which other hosts use (%s)" % trouble.detail)
+                others = {"spandrel": "spandrel's own reader", "torch": "torch.load(weights_only=True)"}[name]
+                said.append("%s, as other hosts read, fails (%s)" % (others, trouble.detail))
                 continue
             if name == needed[0]:
                 self.weights = weights
@@ -213,6 +214,10 @@ class Replay:
             if re.search(r"qtensor|QU?Int|quantiz", name):
                 return StepError("int8", detail)
             return StepError("parameters" if name.endswith("_rebuild_parameter") else "pickle", detail)
+        if "constants.pkl" in str(error):
+            return StepError("rename to .pth", "this spandrel takes any .pt for TorchScript, which it is not")
+        if "TorchScript" in str(error):
+            return StepError("pickle", "it is a TorchScript program")
         if isinstance(error, AttributeError):
             # Whoever looks for keys in it finds that it is no mapping.
             return StepError("no weights", "it holds no state dict")

@@ -44,7 +44,7 @@ def environment_with_old_torch() -> Path:
 def test_the_network_computes_the_same_on_an_old_torch() -> None:
     python = environment_with_old_torch()
     command = [python, "-m", "pytest", "--noconftest", "-q", "-p", "no:cacheprovider", "-o", "addopts="]
-    tests = REPOSITORY / "tests" / "test_network.py"
+    tests = REPOSITORY / "tests" / "models" / "test_network.py"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     done = run(*command, tests, "-k", f"not ({NOT_THERE})", cwd=REPOSITORY, env=environment)
     assert " passed" in done.stdout

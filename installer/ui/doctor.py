@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from .tree import state_advice
-from .view import View
+from .view import View, as_options
 
 if TYPE_CHECKING:
     from ..hosts.doctor import Diagnosis, Step
@@ -87,12 +86,11 @@ _SENTENCES = {
 
 def _advice(step: Step, diagnosis: Diagnosis) -> Iterator[str]:
     patient = diagnosis.patient
-    options = "".join(f" {shlex.quote(word)}" for word in patient.named_by)
     if step.cause in ("untaught", "broken"):
-        yield state_advice(diagnosis.state or "absent", options)
+        yield state_advice(diagnosis.state or "absent", patient.named_by)
     elif step.cause == "unknown" and diagnosis.state == "outdated":
         # This version may know a generation that the one there does not.
-        yield state_advice("outdated", options)
+        yield state_advice("outdated", patient.named_by)
     elif step.cause == "restart":
         for host in diagnosis.to_restart:
             yield f"Restart {host.kind.name}, which was started before: {host.kind.restart}."
@@ -104,5 +102,8 @@ def _advice(step: Step, diagnosis: Diagnosis) -> Iterator[str]:
     else:
         suffixes = patient.host.kind.suffixes[:3] if patient.host else (".pth", ".safetensors")
         yield _SENTENCES[step.cause].format(
-            python=patient.executable, options=options, name=patient.name, listed=" or ".join(suffixes)
+            python=patient.executable,
+            options=as_options(patient.named_by),
+            name=patient.name,
+            listed=" or ".join(suffixes),
         )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .tree import RESTART, described_failure, described_unread
-from .view import View
+from .view import View, typed
 
 if TYPE_CHECKING:
     from ..errors import AetherInstallError
@@ -193,7 +192,7 @@ def _command(described: list[dict[str, Any]], hosts: Sequence[Host]) -> str:
     if not left:
         return "All that have a spandrel load AetherNet models."
     only_searched = [host for host in left if host.rank == 2]
-    commands = [f"aether-install spandrel --host {shlex.quote(str(host.folder))}" for host in only_searched]
+    commands = [f"aether-install spandrel --host {typed([str(host.folder)])}" for host in only_searched]
     if len(left) > len(only_searched):
         commands.insert(0, TEACH_ALL)
     one = f"; one of them: `aether-install spandrel --host {left[0].id}`" if not only_searched and left[1:] else ""

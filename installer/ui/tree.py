@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..tree.commands import TreeError
@@ -11,7 +10,7 @@ from ..tree.manifest import shipped_payload
 from ..tree.plan import Change, Plan
 from ..tree.state import edited_files
 from ..tree.steps import Put, PutBack
-from .view import View
+from .view import View, as_options
 
 if TYPE_CHECKING:
     from ..errors import AetherInstallError
@@ -53,18 +52,17 @@ _STATES = {
 }
 
 
-def state_advice(state: str, options: str) -> str:
-    """What to do about a spandrel in some state; ``options`` name it on the command line, after a space."""
-    return _STATES[state][1].format(options=options)
+def state_advice(state: str, named_by: Sequence[str]) -> str:
+    """What to do about a spandrel in some state, which these options name on the command line."""
+    return _STATES[state][1].format(options=as_options(named_by))
 
 
 def status_view(located: Located, outcome: Outcome) -> View:
     """The state of a spandrel."""
     state = outcome.before.value
     meaning, _ = _STATES[state]
-    options = "".join(f" {shlex.quote(word)}" for word in located.named_by)
     view = View(f"{state}: {meaning}", "good" if state == "installed" else "bad")
-    view.advice.append(state_advice(state, options))
+    view.advice.append(state_advice(state, located.named_by))
     view.facts += _whereabouts(located, outcome)
     view.facts += [("edited", str(path)) for path in edited_files(outcome.facts) if state == "modified"]
     view.facts += [("left behind", str(path)) for path in outcome.facts.leftovers]

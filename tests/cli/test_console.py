@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from environments import aether_install, aether_json, script
 
+from aether_install.ui.view import typed
+
 
 def on_terminal(*arguments: str | Path, **environment: str) -> tuple[int, str]:
     """Runs the real command on a terminal of its own, and returns its exit status and what was shown there."""
@@ -83,3 +85,9 @@ def test_a_mistake_of_the_program_is_told_in_a_sentence_and_noted_in_a_file(tree
             assert all(part in text for part in ("Traceback", "ZeroDivisionError", sys.executable, str(tree)))
         else:
             Path(found.group(1)).unlink()
+
+
+def test_advice_is_typed_as_each_system_takes_it() -> None:
+    words = ["--host", "C:\\My Apps\\ComfyUI"]
+    assert typed(words, windows=True) == '--host "C:\\My Apps\\ComfyUI"'
+    assert typed(words, windows=False) == "--host 'C:\\My Apps\\ComfyUI'"

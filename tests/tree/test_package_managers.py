@@ -11,7 +11,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from environments import Environment, aether_install, aether_json, make_environment, run, script, snapshot, wheel
+from environments import (
+    Environment,
+    aether_install,
+    aether_json,
+    make_environment,
+    needs_torch,
+    run,
+    script,
+    snapshot,
+    wheel,
+)
 from imports import import_each
 
 Manager = Callable[..., object]
@@ -153,6 +163,7 @@ def test_an_editable_spandrel_needs_no_record(environment: Environment, tmp_path
 
 
 def test_the_wheel_holds_one_package_with_the_payload_inside(tmp_path: Path) -> None:
+    needs_torch()
     repository = Path(__file__).parents[2]
     source = tmp_path / "source"
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):

@@ -91,10 +91,12 @@ class Environment:
 
     @property
     def python(self) -> Path:
-        return self.root / "bin" / "python"
+        return self.root / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
     @property
     def site_packages(self) -> Path:
+        if os.name == "nt":
+            return self.root / "Lib" / "site-packages"
         return next((self.root / "lib").glob("python3*/site-packages"))
 
     @property

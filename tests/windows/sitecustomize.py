@@ -101,7 +101,7 @@ def _check_removable(path):
 def _check_name(path):
     """Of something about to be made."""
     path = os.path.abspath(os.fsdecode(path))
-    if path.startswith(("/proc/", "/dev/")) or os.path.lexists(path):
+    if path.startswith("/proc/") or os.path.lexists(path):
         return
     folder, name = os.path.split(path)
     if set(name) & set('<>:"|?*\\') or name.endswith((" ", ".")):

@@ -95,6 +95,20 @@ def test_strips_of_a_large_image_join_without_a_seam() -> None:
     torch.testing.assert_close(y, plain_output(x, weights, **config), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("convolution", [True, False], ids=["by convolutions", "by products"])
+@pytest.mark.parametrize("size", [(1, 1), (9, 10), (90, 95)], ids=str)
+def test_computes_the_same_in_the_way_that_is_faster_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, convolution: bool, size: tuple[int, int]
+) -> None:
+    config = {"embed_dim": 24, "depths": (2,), "mlp_ratio": 1.3, "upscale": 2}
+    weights = weights_of(**config)
+    x = torch.rand(2, 3, *size)
+    monkeypatch.setattr(core(), "_convolution_pays", lambda *_: convolution)
+    with torch.inference_mode():
+        y = core().build_aether(weights)(x)
+    torch.testing.assert_close(y, plain_output(x, weights, **config), rtol=0, atol=1e-5)
+
+
 def test_computes_the_same_without_onednn() -> None:
     config = {"embed_dim": 32, "depths": (2,), "upscale": 2}
     weights = weights_of(**config)

@@ -48,6 +48,7 @@ from .aether_core import (
     _with_memory,
     _without_weights,
     aether,
+    linear_,
 )
 
 __all__ = [
@@ -190,13 +191,8 @@ class GatedConvFFN(nn.Module):
 
     def forward_(self, x: Tensor) -> Tensor:
         """``forward`` for inference, of pixels, (P, C)."""
-        hidden = _linear(x, self.conv_gate).mul_(self.temperature)
-        return _linear(F.silu(hidden, inplace=True).mul_(_linear(x, self.conv_main)), self.conv_out)
-
-
-def _linear(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """A 1x1 convolution of pixels, (P, C)."""
-    return F.linear(x, conv.weight.flatten(1), conv.bias)
+        hidden = linear_(x, self.conv_gate).mul_(self.temperature)
+        return linear_(F.silu(hidden, inplace=True).mul_(linear_(x, self.conv_main)), self.conv_out)
 
 
 class ChannelAttention(nn.Module):
@@ -401,7 +397,7 @@ class StageFusion(nn.Module):
 
     def of_pixels(self, x: Tensor) -> Tensor:
         """``forward`` for inference, of pixels, (P, C)."""
-        return _linear(x, self.fusion_conv).add_(self.error_comp.flatten())
+        return linear_(x, self.fusion_conv).add_(self.error_comp.flatten())
 
 
 class Upsample3(nn.Module):
@@ -638,8 +634,7 @@ class aether3(nn.Module):  # noqa: N801 - beside aether, the first generation
         """``_body`` for inference: channels-last, in place wherever it can be, and one picture after the other."""
         if x.shape[0] != 1:
             return torch.cat([self._body_(picture) for picture in x.split(1)])
-        # To channels-last, in words that vmap knows too.
-        shallow = self.conv_first(x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2))
+        shallow = self.conv_first(x.contiguous(memory_format=torch.channels_last))
         deep = _in_groups(shallow)
         groups, _, height, width, size = deep.shape
         count = _pixels_in_cache(height * width, groups * size, deep.element_size())
@@ -648,7 +643,7 @@ class aether3(nn.Module):  # noqa: N801 - beside aether, the first generation
             for block in stage:  # type: ignore[attr-defined]
                 block.forward_(deep)
             slices = deep.view(groups, -1, size).split(count, 1)
-            features.append(torch.cat([_linear(part.transpose(0, 1).flatten(1), fusion_conv) for part in slices]))
+            features.append(torch.cat([linear_(part.transpose(0, 1).flatten(1), fusion_conv) for part in slices]))
         del deep
         joint = torch.cat([self._fused_pixels(*parts) for parts in zip(*(part.split(count) for part in features))])
         deep = joint.view(1, height, width, -1).permute(0, 3, 1, 2).add_(shallow)

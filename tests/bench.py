@@ -7,14 +7,18 @@ Runs of the two sides alternate and medians count; a limit counts as met with a 
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import multiprocessing
+import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import numpy as np
 import torch
 from built import one_file
 from environments import copy_spandrel, script, taught_spandrel
@@ -56,6 +61,36 @@ with torch.inference_mode():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     model(x)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+FORWARD = """
+import sys, time
+import numpy as np
+which, threads, side, path, tests = sys.argv[1:]
+x = np.random.default_rng(0).random((1, 3, int(side), int(side)), dtype="float32")
+if which == "ours":
+    import torch
+    sys.path.insert(0, tests)
+    from bench import core
+    torch.set_num_threads(int(threads))
+    model = core().build_aether(torch.load(path + ".pth"))
+    def run():
+        with torch.inference_mode():
+            return model(torch.from_numpy(x)).numpy()
+else:
+    import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = int(threads)
+    session = onnxruntime.InferenceSession(path + ".onnx", options, providers=["CPUExecutionProvider"])
+    def run():
+        return session.run(None, {session.get_inputs()[0].name: x})[0]
+np.save(path + "." + which, run())
+times = []
+while len(times) < 3 or sum(times) < 3 and len(times) < 30:
+    start = time.perf_counter()
+    run()
+    times.append(time.perf_counter() - start)
+print(min(times))
 """
 
 LAUNCH = """
@@ -253,6 +288,51 @@ def forward_rows(device: str) -> Iterator[Row]:
             yield executor.submit(forward_row, device, *case).result()
 
 
+def onnx_rows(folder: Path) -> Iterator[Row]:
+    """Against ONNX Runtime with the same model, for images of one size, and as many threads."""
+    cases = [
+        ("small", 2, True, 192, 1.15, 1.2),
+        ("medium", 2, True, 128, 1.15, 1.2),
+        ("medium", 2, False, 128, 1.15, 1.2),
+        ("small", 4, True, 256, 1.15, 1.2),
+        ("large", 2, True, 96, 1.0, None),
+        ("medium", 2, True, 32, 0.7, None),
+        ("medium", 2, False, 32, 0.7, None),
+    ]
+    for variant, upscale, fused, side, limit, beside_busy in cases:
+        plain, _ = models({**core().VARIANTS[variant], "upscale": upscale}, fused)
+        path = folder / "model"
+        torch.save(plain.state_dict(), f"{path}.pth")
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            torch.onnx.export(plain, (torch.rand(1, 3, side, side),), f"{path}.onnx", dynamo=True, external_data=False)
+
+        def run(which: str, side: int = side, path: Path = path) -> float:
+            arguments = [which, str(torch.get_num_threads()), str(side), str(path), str(Path(__file__).parent)]
+            return float(process([sys.executable, "-c", FORWARD, *arguments])[2])
+
+        what = f"forward against ONNX Runtime, {variant} {upscale}x {'fused' if fused else 'unfused'}, {side}x{side}"
+        yield Row(what, *alternate(3, lambda: run("ours"), lambda: run("onnxruntime")), "s", limit, at_least=True)
+        difference = np.abs(np.load(f"{path}.ours.npy") - np.load(f"{path}.onnxruntime.npy")).max()
+        assert difference < 1e-4, difference
+        if beside_busy is not None:
+            with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+                try:
+                    times = alternate(3, lambda: run("ours"), lambda: run("onnxruntime"))
+                finally:
+                    busy.kill()
+            yield Row("  beside a process that keeps a core busy", *times, "s", beside_busy, at_least=True)
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
 def memory_rows() -> Iterator[Row]:
     peaks = {}
     for which in ("ours", "plain"):
@@ -264,7 +344,7 @@ def memory_rows() -> Iterator[Row]:
 def main() -> None:
     sys.path.insert(0, str(taught_spandrel()))
     folder = Path(tempfile.mkdtemp(prefix="aether-bench-"))
-    table = Table(box=box.ROUNDED, title=f"{torch.get_num_threads()} threads, torch {torch.__version__}")
+    table = Table(box=box.ROUNDED, title=f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     for column in ("what", "ours", "plain", "ratio", "limit", ""):
         table.add_column(column, justify="left" if column == "what" else "right")
     console = Console(width=None if sys.stdout.isatty() else 140)
@@ -273,7 +353,7 @@ def main() -> None:
         with console.status("measuring; this takes some minutes"):
             devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
             groups = [command_rows(folder), hosts_rows(folder), fuse_rows(folder), loading_rows(folder), memory_rows()]
-            for rows in [*groups, *map(forward_rows, devices)]:
+            for rows in [*groups, *map(forward_rows, devices), onnx_rows(folder)]:
                 for row in rows:
                     missed += not row.met
                     limit = "" if row.limit is None else f"{'>=' if row.at_least else '<='} {row.limit:g}"

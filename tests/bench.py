@@ -32,11 +32,13 @@ from built import one_file
 from environments import copy_spandrel, script, taught_spandrel
 from machines import machine_with_fourteen_hosts
 from plain import PlainAether
+from plain3 import PlainAether3
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save_file
 from weights import weights_of
+from weights3 import core3, weights3_of
 
 from aether_install.models.network import core
 
@@ -252,9 +254,23 @@ def models(config: dict[str, object], fused: bool) -> tuple[torch.nn.Module, tor
     return plain.eval(), core().build_aether(weights)
 
 
-def forward_row(device: str, dtype: torch.dtype, fused: bool, side: int, limit: float | None) -> Row:
-    medium = {**core().VARIANTS["medium"], "upscale": 2}
-    plain, ours = (model.to(device, dtype) for model in models(medium, fused))
+def later_models(config: dict[str, object], fused: bool) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """The same of the later generation."""
+    weights = weights3_of(**config)
+    weights = core3().fuse_state_dict(weights) if fused else weights
+    plain = PlainAether3(**config, fused_init=fused)
+    plain.load_state_dict(weights)
+    return plain.eval(), core3().build_aether3(weights)
+
+
+def forward_row(
+    device: str, dtype: torch.dtype, fused: bool, side: int, limit: float | None, later: bool = False
+) -> Row:
+    if later:
+        pair = later_models({**core3().VARIANTS["medium"], "scale": 2}, fused)
+    else:
+        pair = models({**core().VARIANTS["medium"], "upscale": 2}, fused)
+    plain, ours = (model.to(device, dtype) for model in pair)
     x = torch.rand(1, 3, side, side).to(device, dtype)
 
     def run(model: torch.nn.Module) -> float:
@@ -263,11 +279,13 @@ def forward_row(device: str, dtype: torch.dtype, fused: bool, side: int, limit: 
             return seconds(lambda: (model(x), device == "cuda" and torch.cuda.synchronize()))()
 
     with torch.inference_mode():
-        difference = (ours(x).float() - plain(x).float()).abs().max().item()
+        expected = plain(x).float()
+        difference = (ours(x).float() - expected).abs().max().item() / expected.abs().max().clamp(1).item()
     assert difference < {torch.float32: 1e-4}.get(dtype, 1.0), difference
     times = alternate(7, lambda: run(ours), lambda: run(plain))
     form = "fused" if fused else "unfused"
-    what = f"forward on {device}, medium 2x {form}, {str(dtype)[6:]}, {side}x{side}"
+    generation = "3.1 medium" if later else "medium"
+    what = f"forward on {device}, {generation} 2x {form}, {str(dtype)[6:]}, {side}x{side}"
     return Row(what, *times, "s", limit, at_least=True)
 
 
@@ -279,6 +297,7 @@ def forward_rows(device: str) -> Iterator[Row]:
         (torch.bfloat16, False, 128, None),
         (torch.float16, True, 24 if device == "cpu" else 128, None),
         (torch.float32, True, 32, None),
+        (torch.float32, True, 128, 1.3 if device == "cpu" else None, True),
     ]
     # Each in a process of its own, since the memory that earlier work has left to one decides how long the plain
     # network waits for more.

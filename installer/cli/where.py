@@ -119,7 +119,7 @@ def _located(console: Console, where: Where) -> Located:
 
 def _on_several(console: Console, where: Where, work: Callable[[Located], View], changes: bool, teaches: bool) -> bool:
     from ..hosts.discovery import discover
-    from ..ui.hosts import results_view
+    from ..ui.hosts import NONE_IS_USABLE, results_view
 
     console.progress("looking for applications")
     discovery = discover(where.folders)
@@ -131,9 +131,12 @@ def _on_several(console: Console, where: Where, work: Callable[[Located], View],
         console.error(error, final=False)
     if not results:
         console.error(_nothing_found(), final=False)
+    elif teaches and not errors and not any(result.view for result in results):
+        console.error(AetherInstallError(NONE_IS_USABLE), final=False)
+        sys.exit(1)
     if errors or not results:
         sys.exit(1)
-    return all(result.view.described["state"] == "installed" for result in results if result.view)
+    return all(result.view is not None and result.view.described["state"] == "installed" for result in results)
 
 
 def _results(console: Console, where: Where, discovery: Discovery, work: Callable[[Located], View]) -> Iterator[Result]:

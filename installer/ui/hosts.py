@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 TEACH_ALL = "aether-install spandrel --all"
 
+NONE_IS_USABLE = (
+    "none of the applications that were found has a spandrel that it would load models with; name the folder of yours "
+    "with --host, or its Python with --python"
+)
+
 
 @dataclass(frozen=True)
 class Result:
@@ -70,7 +75,7 @@ def results_view(results: Sequence[Result], discovery: Discovery, *, changes: bo
     installed = sum(facts["state"] == "installed" for facts in described)
     headline = f"AetherNet is installed in {installed} of {_how_many(results)}" if results else "no application found"
     view = View(headline)
-    is_well = changes or installed == len(results)
+    is_well = any(result.view for result in results) if changes and teaches else changes or installed == len(results)
     view.mood = "bad" if not results or not is_well or any(result.error for result in results) else "good"
     view.columns = ["host", "where", "spandrel", "state", *(["done"] if changes else [])]
     changed: list[Host] = []

@@ -1,0 +1,47 @@
+"""What becomes of the applications that ``--host`` and ``--all`` mean: the exit status, the JSON and the words."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from environments import aether_install, make_environment
+from machines import COMFYUI, touch
+
+
+def in_home(home: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The real command, where a folder is home."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
+    return aether_install(*arguments, check=False, env={**kept, "HOME": str(home)}, cwd=home)
+
+
+def in_json(home: Path, *arguments: str | Path) -> Any:
+    return json.loads(in_home(home, *arguments, "--json").stdout)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home with a ComfyUI that has a spandrel."""
+    folder = touch(tmp_path / "ComfyUI", *COMFYUI)
+    make_environment(folder / "venv", borrow=False)
+    return tmp_path
+
+
+def test_all_are_installed_only_if_each_is(home: Path) -> None:
+    assert in_home(home, "spandrel", "--all", "--no-verify").returncode == 0
+    assert in_home(home, "status", "--all").returncode == 0
+    touch(home / "sdnext", "webui.py", "installer.py", "venv/bin/python")
+    told = in_home(home, "status", "--all")
+    assert (told.returncode, told.stdout.splitlines()[0]) == (1, "AetherNet is installed in 1 of 2 applications")
+    assert in_home(home, "spandrel", "--all", "--no-verify").returncode == 0, "the other can use no model anyhow"
+
+
+def test_teaching_none_is_no_success(tmp_path: Path) -> None:
+    touch(tmp_path / "sdnext", "webui.py", "installer.py", "venv/bin/python")
+    told = in_home(tmp_path, "spandrel", "--all")
+    assert (told.returncode, len(told.stderr.splitlines())) == (1, 1)
+    assert "--host" in told.stderr

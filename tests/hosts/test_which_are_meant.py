@@ -45,3 +45,25 @@ def test_teaching_none_is_no_success(tmp_path: Path) -> None:
     told = in_home(tmp_path, "spandrel", "--all")
     assert (told.returncode, len(told.stderr.splitlines())) == (1, 1)
     assert "--host" in told.stderr
+
+
+def dying_of(venv: Path, name: str) -> Path:
+    """An environment in which importing torch is the end of the process, by a signal."""
+    make_environment(venv)
+    package = next(venv.glob("lib/*/site-packages")) / "torch"
+    touch(package, "__init__.py")
+    (package / "__init__.py").write_text(f"import os, signal; os.kill(os.getpid(), signal.{name})")
+    return venv / "bin" / "python"
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV"])
+def test_a_python_that_dies_at_work_is_told_of(tmp_path: Path, name: str) -> None:
+    python = dying_of(tmp_path / "venv", name)
+    model = touch(tmp_path, "model.pth") / "model.pth"
+    for command in (("inspect", model), ("fuse", "--model_path", model, "--output_path", tmp_path / "fused.pth")):
+        told = in_home(tmp_path, *command, "--python", python, "--json")
+        assert told.returncode == 1
+        (sentence,) = told.stderr.splitlines()
+        assert str(python) in sentence
+        assert name in sentence
+        assert json.loads(told.stdout)["error"] in sentence

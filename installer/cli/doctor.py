@@ -28,6 +28,7 @@ def doctor(model: Path | None, python: str | None, target: Path | None, host: st
         raise click.UsageError("--python, --target and --host each name a host; give one of them")
     with Boundary(Console(as_json, about_spandrel=False)) as console:
         from ..hosts.doctor import examine, patient_of_host, patient_of_python, patient_of_target
+        from ..hosts.locate import interpreter_of
         from ..ui.doctor import doctor_view
 
         if host is not None:
@@ -35,8 +36,10 @@ def doctor(model: Path | None, python: str | None, target: Path | None, host: st
 
             console.progress("looking for applications")
             patient = patient_of_host(resolve(host), host)
+        elif target is not None:
+            patient = patient_of_target(target)
         else:
-            patient = patient_of_target(target) if target is not None else patient_of_python(python)
+            patient = patient_of_python(interpreter_of(python) if python is not None else None)
         diagnosis = examine(patient, model, console.progress)
         console.show(doctor_view(diagnosis))
         sys.exit(0 if diagnosis.ok else 1)

@@ -122,7 +122,9 @@ def _start_torch(console: Console, python: str | None, host: str | None) -> None
         python = executable_of(resolve(host))
     if python is not None and not is_here:
         from ..hosts.elsewhere import run_elsewhere
+        from ..hosts.locate import interpreter_of
 
+        python = interpreter_of(python)
         console.progress(f"starting {python}")
         sys.exit(run_elsewhere(python, in_named_python, sys.argv[1:], console.done))
     console.progress("starting torch")

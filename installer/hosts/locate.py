@@ -60,7 +60,7 @@ def locate(python: str | None = None, target: Path | None = None) -> Located:
             return Located(Spandrel(_package_in(target)), named_by=("--target", str(target)))
         except OSError as error:
             raise explained(error, target) from error
-    interpreter = running_interpreter() if python is None else other_interpreter(_interpreter_of(python))
+    interpreter = running_interpreter() if python is None else other_interpreter(interpreter_of(python))
     if interpreter.spandrel is None:
         looked_in = ", ".join(interpreter.looked_in)
         raise AetherInstallError(
@@ -72,8 +72,13 @@ def locate(python: str | None = None, target: Path | None = None) -> Located:
     return Located(Spandrel(interpreter.spandrel), interpreter, ("--python", python) if python is not None else ())
 
 
-def _interpreter_of(python: str) -> str:
-    """The interpreter that a user means, who may have named the folder of a venv or of an application instead."""
+def interpreter_of(python: str) -> str:
+    """
+    The interpreter that a user means, who may have named the folder of a venv or of an application instead.
+
+    Raises:
+        AetherInstallError: it is a folder without one.
+    """
     if not os.path.isdir(python):
         return python
     # Imported only where a folder has to be understood, like those below.

@@ -67,3 +67,16 @@ def test_a_python_that_dies_at_work_is_told_of(tmp_path: Path, name: str) -> Non
         assert str(python) in sentence
         assert name in sentence
         assert json.loads(told.stdout)["error"] in sentence
+
+
+def test_a_folder_stands_for_its_python_everywhere(home: Path) -> None:
+    model = touch(home, "model.pth") / "model.pth"
+    for folder in (home / "ComfyUI", home / "ComfyUI" / "venv"):
+        looked = in_json(home, "doctor", "--python", folder)
+        assert looked["python"] == str(home / "ComfyUI" / "venv" / "bin" / "python")
+        for command in (("inspect", model), ("fuse", "--model_path", model, "--output_path", home / "fused.pth")):
+            told = in_home(home, *command, "--python", folder)
+            assert "venv/bin/python has no torch" in told.stderr, "it was started"
+    nothing = touch(home, "nothing/") / "nothing"
+    for command in (("doctor",), ("inspect", model)):
+        assert "no environment of Python" in in_home(home, *command, "--python", nothing).stderr

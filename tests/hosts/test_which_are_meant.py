@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from environments import aether_install, make_environment
+from environments import aether_install, make_environment, run, script
 from machines import COMFYUI, touch
+
+
+def variables(home: Path) -> dict[str, str]:
+    """Environment variables under which a folder is home."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
+    return {**kept, "HOME": str(home)}
 
 
 def in_home(home: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """The real command, where a folder is home."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
-    return aether_install(*arguments, check=False, env={**kept, "HOME": str(home)}, cwd=home)
+    return aether_install(*arguments, check=False, env=variables(home), cwd=home)
 
 
 def in_json(home: Path, *arguments: str | Path) -> Any:
@@ -80,3 +86,29 @@ def test_a_folder_stands_for_its_python_everywhere(home: Path) -> None:
     nothing = touch(home, "nothing/") / "nothing"
     for command in (("doctor",), ("inspect", model)):
         assert "no environment of Python" in in_home(home, *command, "--python", nothing).stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may read anything")
+def test_a_spandrel_that_may_not_be_read_is_not_called_missing(home: Path) -> None:
+    (package,) = home.glob("ComfyUI/venv/lib/*/site-packages/spandrel")
+    # Still the owner, but no longer above all modes.
+    powerless = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"] if os.geteuid() == 0 else []
+
+    def told(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [*powerless, script("aether-install"), *arguments]
+        return run(*command, check=False, env=variables(home), cwd=home)
+
+    package.chmod(0)
+    try:
+        for where in (("--host", "comfyui"), ("--python", home / "ComfyUI" / "venv"), ("--all",)):
+            status = told("status", *where)
+            assert (status.returncode, len(status.stderr.splitlines())) == (1, 1)
+            assert f"{package}" in status.stderr
+            assert "Permission denied" in status.stderr
+        shown = told("hosts").stdout
+        assert "cannot be read" in shown
+        assert "All that" not in shown
+        (host,) = json.loads(told("hosts", "--json").stdout)["hosts"]
+        assert (host["state"], host["spandrel"]["path"]) == (None, str(package))
+    finally:
+        package.chmod(0o755)

@@ -79,7 +79,8 @@ def on_each(
         console.progress("looking for applications")
         discovery = discover(where.folders)
         host = resolve(where.hosts[0], discovery)
-        console.progress(f"asking {host.python} for its spandrel")
+        console.subject(host.spandrel, host.id)
+        console.progress(f"looking for the spandrel of {host.kind.name}")
         view = described_as(host, _done(console, locate_host(host), work))
     else:
         view = _done(console, _located(console, where), work)

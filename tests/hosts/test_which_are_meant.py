@@ -112,3 +112,18 @@ def test_a_spandrel_that_may_not_be_read_is_not_called_missing(home: Path) -> No
         assert (host["state"], host["spandrel"]["path"]) == (None, str(package))
     finally:
         package.chmod(0o755)
+
+
+def test_the_state_is_told_of_what_failed_too(home: Path) -> None:
+    python = home / "ComfyUI" / "venv" / "bin" / "python"
+    in_home(home, "spandrel", "--all", "--no-verify")
+    python.unlink()
+    python.write_text("#!/bin/sh\nexit 3\n")
+    python.chmod(0o755)
+    alone = in_json(home, "spandrel", "--host", "comfyui")
+    (among_all,) = in_json(home, "spandrel", "--all")["results"]
+    for result in (alone, among_all):
+        assert "exit status 3" in result["error"]
+        assert (result["host"], result["state"]) == ("comfyui", "installed")
+        assert result["spandrel"]["version"] == "0.4.2"
+        assert result["payload"]["installed"] == result["payload"]["version"]

@@ -14,9 +14,19 @@ from .boundary import Boundary
 
 @click.command(short_help="Tell what a host does with a model file, and what to do if it fails.")
 @click.argument("model", metavar="[FILE]", required=False, type=options.Place())
-@click.option("--python", metavar="EXE", help="The host whose Python this is. The default is the running one.")
+@click.option(
+    "--python",
+    metavar="EXE",
+    type=options.Place(str),
+    help="The host whose Python this is. The default is the running one.",
+)
 @click.option("--target", metavar="DIR", type=options.Place(), help="The host whose spandrel is in this folder.")
-@click.option("--host", metavar="HOST", help="A host, by the id that `hosts` shows or by the folder that it lives in.")
+@click.option(
+    "--host",
+    metavar="HOST",
+    type=options.Place(str),
+    help="A host, by the id that `hosts` shows or by the folder that it lives in.",
+)
 @options.as_json
 def doctor(model: Path | None, python: str | None, target: Path | None, host: str | None, as_json: bool) -> None:
     """

@@ -145,10 +145,14 @@ def _results(console: Console, where: Where, discovery: Discovery, work: Callabl
     from ..ui.hosts import Result
 
     names: tuple[str | Host, ...] = discovery.hosts if where.all_hosts else where.hosts
+    seen = set()
     for number, name in enumerate(names):
         host = None
         try:
             host = resolve(name, discovery) if isinstance(name, str) else name
+            if host.folder in seen:
+                continue
+            seen.add(host.folder)
             if where.all_hosts and host.spandrel is None and not host.kind.usable:
                 yield Result(host.id, host)
                 continue

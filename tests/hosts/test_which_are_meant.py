@@ -127,3 +127,10 @@ def test_the_state_is_told_of_what_failed_too(home: Path) -> None:
         assert (result["host"], result["state"]) == ("comfyui", "installed")
         assert result["spandrel"]["version"] == "0.4.2"
         assert result["payload"]["installed"] == result["payload"]["version"]
+
+
+def test_a_host_that_is_named_twice_is_one(home: Path) -> None:
+    assert in_json(home, "status", "--host", "comfyui", "--host", "comfyui")["host"] == "comfyui"
+    by_any_name = ("comfyui", home / "ComfyUI", home / "ComfyUI" / "venv", "nothing", "nothing")
+    results = in_json(home, "status", *(f"--host={name}" for name in by_any_name))["results"]
+    assert [result["host"] for result in results] == ["comfyui", "nothing"]

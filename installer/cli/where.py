@@ -103,18 +103,21 @@ def _done(console: Console, found: Located, work: Callable[[Located], View]) -> 
 
 
 def _located(console: Console, where: Where) -> Located:
-    from ..hosts.locate import locate
+    from ..hosts.locate import NoSpandrelError, locate
 
     if where.python is not None:
         console.progress(f"asking {where.python} for its spandrel")
     try:
         return locate(where.python, where.target)
-    except AetherInstallError as error:
+    except NoSpandrelError as error:
         if where.is_default:
             from ..hosts.discovery import discover
-            from ..ui.hosts import how_to_teach
+            from ..ui.hosts import how_to_teach, teachable, tool_environment
 
-            error.message += f"; {how_to_teach(discover().hosts)}"
+            hosts = discover().hosts
+            # A spandrel that was installed here would be one that no application uses.
+            is_for_others = teachable(hosts) or tool_environment(Path(sys.prefix))
+            error.message = f"{error.complaint if is_for_others else error.message}; {how_to_teach(hosts)}"
         raise
 
 

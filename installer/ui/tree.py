@@ -95,7 +95,11 @@ def uninstall_view(located: Located, outcome: Outcome) -> View:
         return _change_view(located, View(f"AetherNet is not in {where}; nothing was changed", "none"), outcome)
     if outcome.dry_run:
         return _change_view(located, View(f"AetherNet would be removed from {where}", "none"), outcome)
-    result = "no longer loads AetherNet models" if outcome.undeleted else "is as it was before"
+    result = "is as it was before"
+    if outcome.undeleted:
+        result = "no longer loads AetherNet models"
+    elif outcome.plan.set_aside:
+        result = "no longer loads AetherNet models; edited files are kept in it under another name"
     return _change_view(located, View(f"AetherNet removed: {where} {result}"), outcome)
 
 

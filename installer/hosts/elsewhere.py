@@ -33,7 +33,11 @@ _PACKAGES = (
 
 
 def run_elsewhere(
-    executable: str, function: Callable[[], None], arguments: Sequence[str], ready: Callable[[], None]
+    executable: str,
+    function: Callable[[], None],
+    arguments: Sequence[str],
+    ready: Callable[[], None],
+    whose: str = "",
 ) -> int:
     """
     Calls a function of ours in another Python, on this terminal; nothing is installed or written there.
@@ -43,6 +47,7 @@ def run_elsewhere(
         function: what to call, by the name of its module and its own.
         arguments: what it finds in ``sys.argv[1:]``.
         ready: called before the other Python takes over the terminal.
+        whose: the application that it was found with, unless the user named the interpreter itself.
 
     Returns:
         The exit status.
@@ -50,7 +55,7 @@ def run_elsewhere(
     Raises:
         AetherInstallError: it does not start, is no Python, is too old to run aether-install, or died on the way.
     """
-    version = other_interpreter(executable).version
+    version = other_interpreter(executable, whose).version
     if tuple(map(int, version.split(".")[:2])) < _OLDEST:
         raise AetherInstallError(
             f"{executable} is Python {version}, and work on model files needs 3.10 or later; name another Python that "

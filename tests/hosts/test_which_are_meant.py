@@ -122,8 +122,12 @@ def test_the_state_is_told_of_what_failed_too(home: Path) -> None:
     python.chmod(0o755)
     alone = in_json(home, "spandrel", "--host", "comfyui")
     (among_all,) = in_json(home, "spandrel", "--all")["results"]
+    model = in_json(home, "inspect", touch(home, "model.pth") / "model.pth", "--host", "comfyui")
+    assert f"the Python of ComfyUI in {home / 'ComfyUI'}" in model["error"]
     for result in (alone, among_all):
         assert "exit status 3" in result["error"]
+        assert f"the Python of ComfyUI in {home / 'ComfyUI'}" in result["error"]
+        assert "--python" not in result["error"], "which nobody gave"
         assert (result["host"], result["state"]) == ("comfyui", "installed")
         assert result["spandrel"]["version"] == "0.4.2"
         assert result["payload"]["installed"] == result["payload"]["version"]

@@ -114,17 +114,20 @@ def _start_torch(console: Console, python: str | None, host: str | None) -> None
     """Imports torch, or has the Python that was named run the command line, and ends with its exit status."""
     if python is not None and host is not None:
         raise click.UsageError("--python and --host each name a Python; give one of them")
-    is_here = click.get_current_context().obj is _HERE
+    is_here, whose = click.get_current_context().obj is _HERE, ""
     if host is not None and not is_here:
         from ..hosts.selection import executable_of, resolve
 
         console.progress("looking for applications")
-        python = executable_of(resolve(host))
+        found = resolve(host)
+        python, whose = executable_of(found), f"{found.kind.name} in {found.folder}"
     if python is not None and not is_here:
         from ..hosts.elsewhere import run_elsewhere
+        from ..hosts.locate import interpreter_of
 
+        python = interpreter_of(python)
         console.progress(f"starting {python}")
-        sys.exit(run_elsewhere(python, in_named_python, sys.argv[1:], console.done))
+        sys.exit(run_elsewhere(python, in_named_python, sys.argv[1:], console.done, whose))
     console.progress("starting torch")
     from ..models.available import import_torch
 
@@ -133,6 +136,6 @@ def _start_torch(console: Console, python: str | None, host: str | None) -> None
     except AetherInstallError as error:
         from ..hosts.selection import hosts_with_torch
 
-        found = ", ".join(f"--host {host.id}" for host in hosts_with_torch())
-        error.message += f"; found here: {found}" if found else ""
+        others = ", ".join(f"--host {host.id}" for host in hosts_with_torch())
+        error.message += f"; found here: {others}" if others else ""
         raise

@@ -15,7 +15,11 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Place(click.Path):
-    """A path that need not be there or be readable, about which the commands have better words than click."""
+    """
+    A path, or a name that may be one, that is not empty.
+
+    It need not be there or be readable, about which the commands have better words than click.
+    """
 
     def __init__(self, path_type: type[Path | str] = Path) -> None:
         super().__init__(readable=False, path_type=path_type)
@@ -34,14 +38,15 @@ def which_spandrel(command: Command) -> Command:
         python: str | None, target: Path | None, hosts: tuple[str, ...], all_hosts: bool, **others: Any
     ) -> Any:
         named = {"--python": python, "--target": target, "--host": hosts, "--all": all_hosts}
-        given = [option for option, value in named.items() if value or value == ""]
+        given = [option for option, value in named.items() if value]
         if len(given) > 1:
             raise click.UsageError(f"{' and '.join(given)} each name a spandrel; give one of them")
-        return command(where=Where(python, target, hosts, all_hosts), **others)
+        return command(where=Where(python, target, tuple(dict.fromkeys(hosts)), all_hosts), **others)
 
     python = click.option(
         "--python",
         metavar="EXE",
+        type=Place(str),
         help="The spandrel that this interpreter would import: of a venv, of conda, of ComfyUI's embedded Python. "
         "The default is the interpreter that runs aether-install.",
     )
@@ -55,6 +60,7 @@ def which_spandrel(command: Command) -> Command:
         "--host",
         "hosts",
         metavar="HOST",
+        type=Place(str),
         multiple=True,
         help="The spandrel of this application: its id as `aether-install hosts` shows it, or the folder that it "
         "lives in. May be repeated.",
@@ -70,11 +76,13 @@ def whose_torch(command: Command) -> Command:
     python = click.option(
         "--python",
         metavar="EXE",
+        type=Place(str),
         help="Work in this interpreter, with its torch. The default is the interpreter that runs aether-install.",
     )
     host = click.option(
         "--host",
         metavar="HOST",
+        type=Place(str),
         help="Work in the Python of this application: its id as `aether-install hosts` shows it, or its folder.",
     )
     return python(host(command))

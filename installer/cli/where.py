@@ -79,7 +79,8 @@ def on_each(
         console.progress("looking for applications")
         discovery = discover(where.folders)
         host = resolve(where.hosts[0], discovery)
-        console.progress(f"asking {host.python} for its spandrel")
+        console.subject(host.spandrel, host.id)
+        console.progress(f"looking for the spandrel of {host.kind.name}")
         view = described_as(host, _done(console, locate_host(host), work))
     else:
         view = _done(console, _located(console, where), work)
@@ -102,24 +103,27 @@ def _done(console: Console, found: Located, work: Callable[[Located], View]) -> 
 
 
 def _located(console: Console, where: Where) -> Located:
-    from ..hosts.locate import locate
+    from ..hosts.locate import NoSpandrelError, locate
 
     if where.python is not None:
         console.progress(f"asking {where.python} for its spandrel")
     try:
         return locate(where.python, where.target)
-    except AetherInstallError as error:
+    except NoSpandrelError as error:
         if where.is_default:
             from ..hosts.discovery import discover
-            from ..ui.hosts import how_to_teach
+            from ..ui.hosts import how_to_teach, teachable, tool_environment
 
-            error.message += f"; {how_to_teach(discover().hosts)}"
+            hosts = discover().hosts
+            # A spandrel that was installed here would be one that no application uses.
+            is_for_others = teachable(hosts) or tool_environment(Path(sys.prefix))
+            error.message = f"{error.complaint if is_for_others else error.message}; {how_to_teach(hosts)}"
         raise
 
 
 def _on_several(console: Console, where: Where, work: Callable[[Located], View], changes: bool, teaches: bool) -> bool:
     from ..hosts.discovery import discover
-    from ..ui.hosts import results_view
+    from ..ui.hosts import NONE_IS_USABLE, results_view
 
     console.progress("looking for applications")
     discovery = discover(where.folders)
@@ -131,9 +135,12 @@ def _on_several(console: Console, where: Where, work: Callable[[Located], View],
         console.error(error, final=False)
     if not results:
         console.error(_nothing_found(), final=False)
+    elif teaches and not errors and not any(result.view for result in results):
+        console.error(AetherInstallError(NONE_IS_USABLE), final=False)
+        sys.exit(1)
     if errors or not results:
         sys.exit(1)
-    return all(result.view.described["state"] == "installed" for result in results if result.view)
+    return all(result.view is not None and result.view.described["state"] == "installed" for result in results)
 
 
 def _results(console: Console, where: Where, discovery: Discovery, work: Callable[[Located], View]) -> Iterator[Result]:
@@ -141,10 +148,14 @@ def _results(console: Console, where: Where, discovery: Discovery, work: Callabl
     from ..ui.hosts import Result
 
     names: tuple[str | Host, ...] = discovery.hosts if where.all_hosts else where.hosts
+    seen = set()
     for number, name in enumerate(names):
         host = None
         try:
             host = resolve(name, discovery) if isinstance(name, str) else name
+            if host.folder in seen:
+                continue
+            seen.add(host.folder)
             if where.all_hosts and host.spandrel is None and not host.kind.usable:
                 yield Result(host.id, host)
                 continue

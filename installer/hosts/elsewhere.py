@@ -12,8 +12,12 @@ from zipimport import zipimporter
 
 from ..errors import AetherInstallError
 from .interpreter import command_line, environment, other_interpreter
+from .listen import exit_reason
 
 _OLDEST = (3, 10)
+
+_REGULAR = (0, 1, 2)
+"""The exit statuses of a command that could still say what it had to say: done, failed, not understood."""
 
 _PACKAGES = (
     "aether_install",
@@ -29,7 +33,11 @@ _PACKAGES = (
 
 
 def run_elsewhere(
-    executable: str, function: Callable[[], None], arguments: Sequence[str], ready: Callable[[], None]
+    executable: str,
+    function: Callable[[], None],
+    arguments: Sequence[str],
+    ready: Callable[[], None],
+    whose: str = "",
 ) -> int:
     """
     Calls a function of ours in another Python, on this terminal; nothing is installed or written there.
@@ -39,14 +47,15 @@ def run_elsewhere(
         function: what to call, by the name of its module and its own.
         arguments: what it finds in ``sys.argv[1:]``.
         ready: called before the other Python takes over the terminal.
+        whose: the application that it was found with, unless the user named the interpreter itself.
 
     Returns:
         The exit status.
 
     Raises:
-        AetherInstallError: it does not start, is no Python, or is too old to run aether-install.
+        AetherInstallError: it does not start, is no Python, is too old to run aether-install, or died on the way.
     """
-    version = other_interpreter(executable).version
+    version = other_interpreter(executable, whose).version
     if tuple(map(int, version.split(".")[:2])) < _OLDEST:
         raise AetherInstallError(
             f"{executable} is Python {version}, and work on model files needs 3.10 or later; name another Python that "
@@ -56,11 +65,21 @@ def run_elsewhere(
     command = command_line(executable, "run_elsewhere", [json.dumps(what), *arguments])
     ready()
     with subprocess.Popen(command, env=environment()) as child:
-        while True:
-            try:
-                return child.wait()
-            except KeyboardInterrupt:
-                continue  # It was told as well, and ends in its own way.
+        status = _ended(child)
+    if status not in _REGULAR:
+        raise AetherInstallError(
+            f"{executable} did not finish this: {exit_reason(status)}; check that its torch works and that memory is "
+            "left, or name another Python that has torch with --python"
+        )
+    return status
+
+
+def _ended(child: subprocess.Popen[bytes]) -> int:
+    while True:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            continue  # It was told as well, and ends in its own way.
 
 
 def _where() -> dict[str, Any]:

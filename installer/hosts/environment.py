@@ -27,9 +27,21 @@ def python_in(system: System, folder: Path) -> Path | None:
 
 
 def spandrel_of(system: System, python: Path) -> Path | None:
-    """The folder of the spandrel that an interpreter would import, as its files have it."""
-    packages = (entry / "spandrel" for entry in _search_path(system, python))
-    return next((package for package in packages if os.path.isfile(package / "__init__.py")), None)
+    """The folder of the spandrel that an interpreter would import, as its files have it, be it unreadable."""
+    packages = [entry / "spandrel" for entry in _search_path(system, python)]
+    readable = (package for package in packages if os.path.isfile(package / "__init__.py"))
+    return next(readable, None) or next(filter(_is_closed, packages), None)
+
+
+def _is_closed(package: Path) -> bool:
+    """Whether a package is there and may not be looked into."""
+    try:
+        os.stat(package / "__init__.py")
+    except PermissionError:
+        return os.path.isdir(package)
+    except OSError:
+        pass
+    return False
 
 
 def site_packages_in(system: System, folder: Path) -> list[Path]:

@@ -52,30 +52,37 @@ def running_interpreter() -> Interpreter:
         sys.path[:] = path
 
 
-def other_interpreter(executable: str) -> Interpreter:
+def other_interpreter(executable: str, whose: str = "") -> Interpreter:
     """
     Starts another interpreter and asks it.
+
+    Args:
+        whose: the application that it was found with, unless the user named the interpreter itself.
 
     Raises:
         AetherInstallError: it does not start, or what starts is no Python.
     """
+    told, check = executable, "check that --python names a Python that works"
+    remedy = "give --python the interpreter itself, such as venv/bin/python or python_embeded\\python.exe"
+    if whose:
+        told, check = f"{executable}, the Python of {whose},", f"repair {whose}"
+        remedy = f"{check}, or point --target at its site-packages folder"
     try:
         child = _ask(executable, "where_is_spandrel", [], _PROBE_SECONDS)
         answer = json.loads((child.stdout.splitlines() or ["null"])[-1]) if child.returncode == 0 else None
     except subprocess.TimeoutExpired as error:
         raise AetherInstallError(
-            f"{executable} did not answer within {_PROBE_SECONDS} seconds; check that --python names a Python "
-            "interpreter, or point --target at its site-packages folder"
+            f"{told} did not answer within {_PROBE_SECONDS} seconds; {check}, or point --target at its site-packages "
+            "folder"
         ) from error
     except (OSError, ValueError) as error:
         raise AetherInstallError(
-            f"{executable} cannot be run as a Python interpreter ({_reason(error)}); give --python the interpreter "
-            "itself, such as venv/bin/python or python_embeded\\python.exe"
+            f"{told} cannot be run as a Python interpreter ({_reason(error)}); {remedy}"
         ) from error
     if not isinstance(answer, dict):
         raise AetherInstallError(
-            f"{executable} does not answer as a Python interpreter does (exit status {child.returncode}); check that "
-            "--python names a Python that works, or point --target at its site-packages folder",
+            f"{told} does not answer as a Python interpreter does (exit status {child.returncode}); {check}, or point "
+            "--target at its site-packages folder",
             details=child.stderr.strip(),
         )
     return _interpreter(answer)

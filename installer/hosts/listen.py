@@ -52,7 +52,7 @@ def listen(executable: str, question: str, arguments: list[str], seconds: float,
         try:
             while (line := lines.get(timeout=seconds)) is not None:
                 hear(line)
-            reason = _exit_reason(child.wait(seconds))
+            reason = exit_reason(child.wait(seconds))
         except (Empty, subprocess.TimeoutExpired):
             reason = f"the process was silent for {seconds:.0f} seconds, and was ended"
         finally:
@@ -70,7 +70,8 @@ def _read_lines(child: subprocess.Popen[str], lines: Queue[str | None]) -> None:
     lines.put(None)
 
 
-def _exit_reason(status: int) -> str:
+def exit_reason(status: int) -> str:
+    """Why a process with this exit status ended, as a part of a sentence; empty if all went well."""
     if status == 0:
         return ""
     if status < 0:

@@ -44,6 +44,24 @@ class Located:
             )
 
 
+class NoSpandrelError(AetherInstallError):
+    """
+    An interpreter has no spandrel.
+
+    Attributes:
+        complaint: the message without the way out.
+    """
+
+    def __init__(self, interpreter: Interpreter) -> None:
+        executable, looked_in = interpreter.executable, ", ".join(interpreter.looked_in)
+        self.complaint = f"{executable} (Python {interpreter.version}) has no spandrel, having looked in {looked_in}"
+        super().__init__(
+            f"{self.complaint}; install it with `{executable} -m pip install spandrel`, or name another interpreter "
+            "with --python",
+            state="missing",
+        )
+
+
 def locate(python: str | None = None, target: Path | None = None) -> Located:
     """
     Finds the spandrel that an interpreter would import or that lies in a folder; neither is imported.
@@ -53,27 +71,27 @@ def locate(python: str | None = None, target: Path | None = None) -> Located:
         target: a site-packages folder that holds ``spandrel/``, or the package's own folder.
 
     Raises:
-        AetherInstallError: there is none, with ``state`` ``missing``, or the interpreter does not start.
+        NoSpandrelError: the interpreter has none.
+        AetherInstallError: there is none in the folder, with ``state`` ``missing``, or the interpreter does not start.
     """
     if target is not None:
         try:
             return Located(Spandrel(_package_in(target)), named_by=("--target", str(target)))
         except OSError as error:
             raise explained(error, target) from error
-    interpreter = running_interpreter() if python is None else other_interpreter(_interpreter_of(python))
+    interpreter = running_interpreter() if python is None else other_interpreter(interpreter_of(python))
     if interpreter.spandrel is None:
-        looked_in = ", ".join(interpreter.looked_in)
-        raise AetherInstallError(
-            f"{interpreter.executable} (Python {interpreter.version}) has no spandrel, having looked in {looked_in}; "
-            f"install it with `{interpreter.executable} -m pip install spandrel`, or name another interpreter with "
-            "--python",
-            state="missing",
-        )
+        raise NoSpandrelError(interpreter)
     return Located(Spandrel(interpreter.spandrel), interpreter, ("--python", python) if python is not None else ())
 
 
-def _interpreter_of(python: str) -> str:
-    """The interpreter that a user means, who may have named the folder of a venv or of an application instead."""
+def interpreter_of(python: str) -> str:
+    """
+    The interpreter that a user means, who may have named the folder of a venv or of an application instead.
+
+    Raises:
+        AetherInstallError: it is a folder without one.
+    """
     if not os.path.isdir(python):
         return python
     # Imported only where a folder has to be understood, like those below.

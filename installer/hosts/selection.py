@@ -61,7 +61,7 @@ def locate_host(host: Host) -> Located:
     named_by = ("--host", str(host.folder))
     if host.kind.vendored and host.spandrel is not None:
         return Located(Spandrel(host.spandrel.package), named_by=named_by)
-    interpreter = other_interpreter(executable_of(host))
+    interpreter = other_interpreter(executable_of(host), whose=f"{host.kind.name} in {host.folder}")
     if interpreter.spandrel is None:
         raise AetherInstallError(
             f"{host.kind.name} in {host.folder} has no spandrel; start it once, so that it installs what it needs, or "

@@ -46,13 +46,15 @@ class Console:
         self._as_json = as_json
         self._about_spandrel = about_spandrel
         self._spandrel: Spandrel | None = None
+        self._host: str | None = None
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._told = ""
 
-    def subject(self, spandrel: Spandrel) -> None:
-        """Notes which spandrel the command is about, for errors to come."""
+    def subject(self, spandrel: Spandrel | None, host: str | None = None) -> None:
+        """Notes which spandrel the command is about and, once, whose it is by the host's id, for errors to come."""
         self._spandrel = spandrel
+        self._host = host or self._host
 
     def progress(self, message: str, *, urgent: bool = False, part: tuple[int, int] | None = None) -> None:
         """
@@ -120,7 +122,8 @@ class Console:
             return {"error": error.message}
         from .tree import described_failure
 
-        return described_failure(error, self._spandrel)
+        whose = {"host": self._host} if self._host else {}
+        return {**whose, **described_failure(error, self._spandrel)}
 
 
 def _make_forgiving() -> None:

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 TEACH_ALL = "aether-install spandrel --all"
 
+NONE_IS_USABLE = (
+    "none of the applications that were found has a spandrel that it would load models with; name the folder of yours "
+    "with --host, or its Python with --python"
+)
+
 
 @dataclass(frozen=True)
 class Result:
@@ -70,7 +75,7 @@ def results_view(results: Sequence[Result], discovery: Discovery, *, changes: bo
     installed = sum(facts["state"] == "installed" for facts in described)
     headline = f"AetherNet is installed in {installed} of {_how_many(results)}" if results else "no application found"
     view = View(headline)
-    is_well = changes or installed == len(results)
+    is_well = any(result.view for result in results) if changes and teaches else changes or installed == len(results)
     view.mood = "bad" if not results or not is_well or any(result.error for result in results) else "good"
     view.columns = ["host", "where", "spandrel", "state", *(["done"] if changes else [])]
     changed: list[Host] = []
@@ -119,7 +124,7 @@ def with_users(view: View, discovery: Discovery, *, teaches: bool, tells_if_none
         view.mood = "bad"
         view.advice = [line for line in view.advice if line != RESTART]
         sentence = how_to_teach(discovery.hosts)
-        view.advice.append(sentence[0].upper() + sentence[1:] + ".")
+        view.advice.append(f"{_capitalised(sentence)}.")
     return view
 
 
@@ -132,10 +137,20 @@ def tool_environment(prefix: Path) -> str:
 
 def how_to_teach(hosts: Sequence[Host]) -> str:
     """Which applications there are, and the command that teaches them, as a part of a sentence."""
-    if not hosts:
-        return _where_else().rstrip(".").replace("Name", "no application that uses spandrel was found; name", 1)
-    names = ", ".join(dict.fromkeys(host.kind.name for host in hosts))
-    return f"found on this machine: {names}; teach them with `{TEACH_ALL}`, or one with `--host {hosts[0].id}`"
+    usable = teachable(hosts)
+    if not usable:
+        return _where_else().rstrip(".").replace("Name", f"{_none_found(hosts)}; name", 1)
+    names = ", ".join(dict.fromkeys(host.kind.name for host in usable))
+    return f"found on this machine: {names}; teach them with `{TEACH_ALL}`, or one with `--host {usable[0].id}`"
+
+
+def teachable(hosts: Sequence[Host]) -> list[Host]:
+    """Those of some hosts that can use an AetherNet model."""
+    return [host for host in hosts if host.kind.usable]
+
+
+def _none_found(hosts: Sequence[Host]) -> str:
+    return f"no application that {'can use AetherNet models' if hosts else 'uses spandrel'} was found"
 
 
 def _described(host: Host, version: str | None, state: str | None) -> dict[str, Any]:
@@ -186,11 +201,15 @@ def _afterwards(hosts: Iterable[Host]) -> list[str]:
 
 
 def _command(described: list[dict[str, Any]], hosts: Sequence[Host]) -> str:
-    left = [
-        host for host, facts in zip(hosts, described, strict=True) if facts["state"] != "installed" and host.spandrel
-    ]
+    usable, states = teachable(hosts), {facts["id"]: facts["state"] for facts in described}
+    with_spandrel = [host for host in usable if host.spandrel]
+    left = [host for host in with_spandrel if states[host.id] != "installed"]
+    if not usable:
+        return f"{_capitalised(_none_found(hosts))}."
+    if not with_spandrel:
+        return "None that can use AetherNet models has a spandrel yet; start them once, so that they install it."
     if not left:
-        return "All that have a spandrel load AetherNet models."
+        return "All that have a spandrel and can use AetherNet models load them."
     only_searched = [host for host in left if host.rank == 2]
     commands = [f"aether-install spandrel --host {typed([str(host.folder)])}" for host in only_searched]
     if len(left) > len(only_searched):
@@ -221,6 +240,10 @@ def _short(path: Path) -> str:
 
 def _inside(path: Path, folder: Path) -> str:
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else _short(path)
+
+
+def _capitalised(sentence: str) -> str:
+    return sentence[0].upper() + sentence[1:]
 
 
 def _plain(text: str) -> str:

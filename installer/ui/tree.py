@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..tree.commands import TreeError
+from ..tree.commands import TreeError, status
 from ..tree.manifest import shipped_payload
 from ..tree.plan import Change, Plan
 from ..tree.state import edited_files
@@ -95,7 +95,11 @@ def uninstall_view(located: Located, outcome: Outcome) -> View:
         return _change_view(located, View(f"AetherNet is not in {where}; nothing was changed", "none"), outcome)
     if outcome.dry_run:
         return _change_view(located, View(f"AetherNet would be removed from {where}", "none"), outcome)
-    result = "no longer loads AetherNet models" if outcome.undeleted else "is as it was before"
+    result = "is as it was before"
+    if outcome.undeleted:
+        result = "no longer loads AetherNet models"
+    elif outcome.plan.set_aside:
+        result = "no longer loads AetherNet models; edited files are kept in it under another name"
     return _change_view(located, View(f"AetherNet removed: {where} {result}"), outcome)
 
 
@@ -159,8 +163,21 @@ def described_failure(error: AetherInstallError, found: Spandrel | None) -> dict
     Args:
         found: the spandrel that it was about, if one was found.
     """
-    known = described(error.outcome) if isinstance(error, TreeError) else described_unread(found, error.state)
+    if isinstance(error, TreeError):
+        known = described(error.outcome)
+    elif found and error.state is None:
+        known = _described_now(found)
+    else:
+        known = described_unread(found, error.state)
     return {**known, "error": error.message}
+
+
+def _described_now(found: Spandrel) -> dict[str, Any]:
+    try:
+        return described(status(found))
+    except Exception:
+        # What went wrong before is what the user is to be told.
+        return described_unread(found, None)
 
 
 def described_unread(found: Spandrel | None, state: str | None) -> dict[str, Any]:

@@ -113,5 +113,32 @@ def test_a_place_that_may_not_be_read_is_named(tmp_path: Path) -> None:
         assert result.returncode == 1
         assert "name" in result.stderr.splitlines()[0]
         assert "mistake" not in result.stderr
-    for command in (["status", "--target", ""], ["inspect", ""]):
-        assert aether_install(*command, check=False).returncode == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["status", option, ""] for option in ("--target", "--host", "--python")),
+        *(["doctor", option, ""] for option in ("--host", "--python")),
+        *(["inspect", "x.pth", option, ""] for option in ("--host", "--python")),
+        ["status", "--host", "", "--host", ""],
+        ["inspect", ""],
+    ],
+    ids=" ".join,
+)
+def test_an_empty_name_means_nothing(arguments: list[str]) -> None:
+    told = aether_install(*arguments, check=False)
+    assert told.returncode == 2
+    assert "the name is empty" in told.stderr
+
+
+def test_a_spandrel_is_as_before_only_if_nothing_stays(tree: Path) -> None:
+    edited = tree / "spandrel" / "architectures" / "AetherNet" / "__init__.py"
+    for is_edited in (False, True):
+        aether_install("spandrel", "--target", tree)
+        if is_edited:
+            edited.write_bytes(edited.read_bytes() + b"\n# edited\n")
+        shown = aether_install("uninstall", "--force", "--target", tree).stdout
+        assert ("is as it was before" in shown) != is_edited
+        assert ("edited files are kept" in shown) == is_edited
+        assert edited.parent.exists() == is_edited

@@ -69,7 +69,34 @@ def test_without_a_spandrel_it_says_which_applications_have_one(home: Path, tmp_
         assert str(environment.site_packages) in sentence, "where it looked"
         assert "found on this machine: ComfyUI" in sentence
         assert "`aether-install spandrel --all`" in sentence
+        assert "pip install" not in sentence, "which would help none of them"
     assert json.loads(run(home, environment, "spandrel", "--json").stdout)["state"] == "missing"
+    assert "pip install spandrel" in run(tmp_path, environment, "spandrel").stderr, "nobody else has one"
+    (environment.root / "uv-receipt.toml").touch()
+    told = run(tmp_path, environment, "spandrel").stderr
+    assert "pip install" not in told, "no application would use it"
+    assert "name the folder of yours with --host" in told
+
+
+def test_what_can_use_no_model_is_not_offered(tmp_path: Path) -> None:
+    environment = with_aether_install(make_environment(tmp_path / "tool", None, borrow=False))
+    make_environment(touch(tmp_path / "sdnext", "webui.py", "installer.py") / "venv", borrow=False)
+    told = run(tmp_path, environment, "spandrel").stderr
+    assert "SD.Next" not in told
+    assert "no application that can use AetherNet models was found" in told
+    shown = run(tmp_path, environment, "hosts").stdout.splitlines()
+    assert shown[-1] == "No application that can use AetherNet models was found."
+    assert not any("spandrel --all" in line for line in shown)
+
+
+def test_of_none_nothing_is_claimed_of_all(tmp_path: Path) -> None:
+    environment = with_aether_install(make_environment(tmp_path / "tool", None, borrow=False))
+    touch(tmp_path / "ComfyUI", *COMFYUI)
+    assert "has a spandrel yet" in run(tmp_path, environment, "hosts").stdout.splitlines()[-1]
+    make_environment(tmp_path / "ComfyUI" / "venv", borrow=False)
+    assert "`aether-install spandrel --all`" in run(tmp_path, environment, "hosts").stdout.splitlines()[-1]
+    run(tmp_path, environment, "spandrel", "--all", "--no-verify")
+    assert "load them" in run(tmp_path, environment, "hosts").stdout.splitlines()[-1]
 
 
 def test_in_an_applications_own_python_it_is_a_success(home: Path) -> None:

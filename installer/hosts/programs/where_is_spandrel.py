@@ -23,9 +23,21 @@ def _package_of(spec: Optional[ModuleSpec]) -> Optional[str]:
     return os.path.dirname(os.path.abspath(spec.origin)) if spec is not None and spec.origin else None
 
 
+def _is_closed(package: str) -> bool:
+    # Of a folder that may not be looked into, Python makes an importable nothing, after all others on the path.
+    try:
+        os.stat(os.path.join(package, "__init__.py"))
+    except PermissionError:
+        return os.path.isdir(package)
+    except OSError:
+        pass
+    return False
+
+
 def answer() -> Dict[str, Any]:
     found = _package_of(importlib.util.find_spec("spandrel"))
     candidates = [os.path.join(os.path.abspath(entry), "spandrel") for entry in sys.path]
+    found = found or next(filter(_is_closed, candidates), None)
     also = [path for path in candidates if os.path.isfile(os.path.join(path, "__init__.py"))]
     seen = {os.path.realpath(found)} if found else set()
     others = []

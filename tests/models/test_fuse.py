@@ -546,3 +546,15 @@ def test_text_that_is_no_metadata_of_ours_is_kept(tmp_path: Path) -> None:
     fuse(tmp_path / "model.safetensors", tmp_path / "fused.safetensors", img_range=255.0)
     with safe_open(tmp_path / "fused.safetensors", "pt") as file:
         assert file.metadata() == {"metadata": "trained by Bob"}
+
+
+def test_metadata_within_itself_is_written_once(tmp_path: Path) -> None:
+    noted: dict[str, Any] = {"betas": [0.9, 0.99]}
+    noted["also"] = noted["betas"]
+    noted["itself"] = {f"key{number}": noted for number in range(300)}
+    torch.save({"params": weights_of(**SMALL), "metadata": noted}, tmp_path / "model.pth")
+    fuse(tmp_path / "model.pth", tmp_path / "fused.safetensors", verify=False)
+    with safe_open(tmp_path / "fused.safetensors", "pt") as file:
+        kept = json.loads(file.metadata()["metadata"])
+    assert kept["betas"] == kept["also"] == [0.9, 0.99]
+    assert list(kept["itself"].values())[1:] == ["..."] * 299

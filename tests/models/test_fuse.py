@@ -260,7 +260,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         r"holds damaged AetherNet weights: stages\.0\.0\.\S+ is missing",
     ),
     "a missing file": (Path.exists, "No such file"),
-    "a folder": (lambda path: path.mkdir(), "Is a directory"),
+    "a folder": (lambda path: path.mkdir(), "is a folder"),
     "numbers that are not there": (write_inflated, "holds fewer bytes than its tensors claim"),
 }
 

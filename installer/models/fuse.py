@@ -17,7 +17,7 @@ from .checkpoint import PICKLE_SUFFIXES, SAFETENSORS_SUFFIX, Checkpoint, read_ch
 from .compare import TOLERANCE, Comparison, compare
 from .generations import StateDict
 from .identify import Identity, Model, identify
-from .inspection import forbidden_in_spandrel
+from .inspection import forbidden_in_spandrel, misleading_name
 from .output import whole_file
 from .saving import write_weights
 
@@ -179,7 +179,9 @@ def fuse(model: Path, output: Path, options: Options, progress: Progress) -> Fus
     folded = {name: value for name, value in arguments.items() if not math.isclose(value, assumed[name])}
     obstacle = forbidden_in_spandrel(source.checkpoint)
     if identity.fused and not folded and obstacle is None:
-        raise AetherInstallError(f"{model} is fused already ({identity.description}); use it as it is")
+        misnamed = misleading_name(source.checkpoint)
+        way_out = f", but no host loads it: {misnamed}" if misnamed else "; use it as it is"
+        raise AetherInstallError(f"{model} is fused already ({identity.description}){way_out}")
     made = _made(source, folded)
     now = {name: assumed[name] for name in folded}
     progress(f"writing {output}")

@@ -277,6 +277,15 @@ def test_refuses_what_is_no_unfused_aethernet(tmp_path: Path, write: Callable[[P
     assert snapshot(tmp_path) == before
 
 
+def test_a_fused_model_by_a_wrong_name_is_to_be_renamed(tmp_path: Path) -> None:
+    save_file(core().fuse_state_dict(weights_of(**SMALL)), tmp_path / "model.pth")
+    with pytest.raises(
+        AetherInstallError, match=r"fused already .* should end in \.safetensors; rename the file"
+    ) as refused:
+        fuse(tmp_path / "model.pth", tmp_path / "fused.pth")
+    assert "as it is" not in refused.value.message
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

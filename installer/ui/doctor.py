@@ -64,8 +64,9 @@ _SENTENCES = {
     "an older torch writes it.",
     "parameters": "Ask for a file without nn.Parameter objects (a state dict, as `model.state_dict()` returns it), or "
     "run `aether-install fuse`, which writes one.",
-    "pickle": "Ask for a file of weights alone (a state dict, or .safetensors), or run `aether-install fuse`, which "
+    "plain": "Ask for a file of weights alone (a state dict, or .safetensors), or run `aether-install fuse`, which "
     "writes one.",
+    "pickle": "Ask for a file of weights alone (a state dict, or .safetensors); what this one asks for is no weights.",
     "no weights": "Ask for a file that holds the weights of a network.",
     "int8": "This is an int8, quantised model, which no host runs: use the float file that it was made from.",
     "damaged": "The file is truncated or damaged: copy or download it again.",

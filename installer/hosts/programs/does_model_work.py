@@ -32,6 +32,15 @@ import warnings
 import zipfile
 from typing import Any, Callable, Dict, List, Optional, TextIO, Tuple
 
+READ_BY_FUSE = re.compile(
+    r"(collections|typing)\.(OrderedDict|Counter)|_codecs\.encode"
+    r"|torch\.(Size|device|Tensor|bool|\w+Storage|(b?float|complex|q?u?int)[\dx]+)"
+    r"|torch\.per_(tensor|channel)_(affine|symmetric)|torch\.storage\.UntypedStorage|torch\.nn\.parameter\.Parameter"
+    r"|torch\.torch_version\.TorchVersion|torch\._tensor\._rebuild_from_type_v2"
+    r"|torch\._utils\._rebuild_(q?tensor|tensor_v2|parameter|parameter_with_state)"
+)
+"""What a pickle may ask for lest ``fuse`` refuses it too: plain values and weights (``models/unpickle.py``)."""
+
 
 class StepError(Exception):
     """A step fails: a word for the cause, and a sentence."""
@@ -213,7 +222,9 @@ class Replay:
             detail = "it holds %s, which is refused unread" % name
             if re.search(r"qtensor|QU?Int|quantiz", name):
                 return StepError("int8", detail)
-            return StepError("parameters" if name.endswith("_rebuild_parameter") else "pickle", detail)
+            if name.endswith("_rebuild_parameter"):
+                return StepError("parameters", detail)
+            return StepError("plain" if READ_BY_FUSE.fullmatch(name) else "pickle", detail)
         if "constants.pkl" in str(error):
             return StepError("rename to .pth", "this spandrel takes any .pt for TorchScript, which it is not")
         if "TorchScript" in str(error):

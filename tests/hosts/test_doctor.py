@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -351,6 +352,22 @@ def test_a_page_that_was_downloaded_in_place_of_a_model_is_told(tmp_path: Path) 
     page.write_text("<!DOCTYPE html><html>not found</html>")
     step, _, advice = told(seen(page, tmp_path))
     assert (step, "download" in advice) == ("read", True)
+
+
+@pytest.mark.parametrize("img_range", [1.0, 255.0])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_model_that_loads_and_is_rendered_wrongly_is_warned_of(tmp_path: Path, suffix: str, img_range: float) -> None:
+    path, noted = tmp_path / f"m{suffix}", {"img_range": img_range}
+    if suffix == ".pth":
+        torch.save({"params": WEIGHTS, "metadata": {"arch_config": noted}}, path)
+    else:
+        save_file(WEIGHTS, path, {"metadata": json.dumps(noted)})
+    for kind in ("comfyui", "chainner"):
+        result = seen(path, tmp_path, kind)
+        assert result["ok"] is True
+        loaded = result["steps"][STEPS.index("loaded")]["detail"]
+        assert ("states img_range 255, and it is run with 1" in loaded) is (img_range == 255)
+        assert ("renders it wrongly" in " ".join(result["advice"])) is (img_range == 255)
 
 
 class Hostile:

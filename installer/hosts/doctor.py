@@ -114,7 +114,7 @@ class Step:
         name: as the contract calls it.
         ok: None if it was not reached.
         detail: what was seen.
-        cause: a word for why it failed.
+        cause: a word for why it failed, or what is to be known although it did not.
     """
 
     name: str

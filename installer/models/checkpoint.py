@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 import sys
 import warnings
 import zipfile
@@ -103,6 +104,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         AetherInstallError: it is no model file, is damaged, or holds something else than weights.
     """
     with undamaged(path):
+        _check_regular(path)
         with open(path, "rb") as file:
             start = file.read(len(LEGACY_MAGIC))
         if not start:
@@ -117,6 +119,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if start[8:9] == b"{":
             return _read_safetensors(path)
     raise AetherInstallError(f"{path} is neither a PyTorch nor a safetensors file; check that it is the right one")
+
+
+def _check_regular(path: Path) -> None:
+    """Before it is opened, since that alone waits for another process where it is a named pipe."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device, and no regular file"
+        raise AetherInstallError(f"{path} is {what}; name a model file")
 
 
 def _check_archive(path: Path) -> None:

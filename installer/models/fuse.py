@@ -17,12 +17,14 @@ from .checkpoint import PICKLE_SUFFIXES, SAFETENSORS_SUFFIX, Checkpoint, read_ch
 from .compare import TOLERANCE, Comparison, compare
 from .generations import StateDict
 from .identify import Identity, Model, identify
-from .inspection import forbidden_in_spandrel
+from .inspection import forbidden_in_spandrel, misleading_name
 from .output import whole_file
 from .saving import write_weights
 
 OUTPUT_SUFFIXES = (".pth", SAFETENSORS_SUFFIX)
 _MODEL_SUFFIXES = (*PICKLE_SUFFIXES, SAFETENSORS_SUFFIX)
+_NESTED = 256
+"""Dicts and lists of dicts and lists that are copied out of a pickle's metadata at most."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,9 @@ def fuse(model: Path, output: Path, options: Options, progress: Progress) -> Fus
     folded = {name: value for name, value in arguments.items() if not math.isclose(value, assumed[name])}
     obstacle = forbidden_in_spandrel(source.checkpoint)
     if identity.fused and not folded and obstacle is None:
-        raise AetherInstallError(f"{model} is fused already ({identity.description}); use it as it is")
+        misnamed = misleading_name(source.checkpoint)
+        way_out = f", but no host loads it: {misnamed}" if misnamed else "; use it as it is"
+        raise AetherInstallError(f"{model} is fused already ({identity.description}){way_out}")
     made = _made(source, folded)
     now = {name: assumed[name] for name in folded}
     progress(f"writing {output}")
@@ -303,12 +307,18 @@ def _with(noted: dict[str, Any], now: Mapping[str, float]) -> dict[str, Any]:
     return {**noted, **{name: value for name, value in now.items() if name in noted or name not in nested}}
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
-    """A value as JSON can hold it, whatever was pickled."""
+def _plain(value: Any, visited: set[int] | None = None) -> Any:
+    """A value as JSON can hold it, whatever was pickled; what holds more than plain values is written once."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, Mapping) and depth < 8:
-        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, list | tuple) and depth < 8:
-        return [_plain(item, depth + 1) for item in value]
-    return str(value)
+    if not isinstance(value, Mapping | list | tuple):
+        return str(value)
+    visited = set() if visited is None else visited
+    inside = value.values() if isinstance(value, Mapping) else value
+    if any(isinstance(item, Mapping | list | tuple) for item in inside):
+        if id(value) in visited or len(visited) >= _NESTED:
+            return "..."
+        visited.add(id(value))
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, visited) for key, item in value.items()}
+    return [_plain(item, visited) for item in value]

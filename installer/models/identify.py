@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,14 +130,22 @@ def _check_not_quantised(checkpoint: Checkpoint, what: str) -> None:
         raise UnsupportedError(checkpoint.path, reason)
 
 
-def _values(content: Any, depth: int = 0) -> Iterator[Any]:
-    """What is in a checkpoint, in dicts and tuples a few levels deep."""
-    inside = content.values() if isinstance(content, Mapping) else content if isinstance(content, tuple) else ()
-    if isinstance(content, Quantised) or not inside or depth > 4:
-        yield content
-        return
-    for value in inside:
-        yield from _values(value, depth + 1)
+def _values(content: Any) -> Iterator[Any]:
+    """What is in a checkpoint, in dicts and tuples a few levels deep, each of which counts once."""
+    level, visited = [content], set()
+    for _ in range(6):
+        inside: list[Any] = []
+        for value in level:
+            if id(value) in visited:
+                continue
+            visited.add(id(value))
+            if isinstance(value, Mapping):
+                inside += value.values()
+            elif isinstance(value, tuple) and not isinstance(value, Quantised):
+                inside += value
+            else:
+                yield value
+        level = inside
 
 
 def _identified(checkpoint: Checkpoint, generation: Generation, located: Located) -> Model:
@@ -182,7 +191,8 @@ def _factor(path: Path, name: str, noted: Any) -> float:
         factor = math.nan
     if not 0 < factor < math.inf:
         way_out = "remove it and give the right one with --img_range" if name == "img_range" else "correct it"
-        raise AetherInstallError(f"{path} notes {name} as {noted!r}, which is not a positive number; {way_out}")
+        shown = reprlib.repr(noted)  # which may hold itself
+        raise AetherInstallError(f"{path} notes {name} as {shown}, which is not a positive number; {way_out}")
     return factor
 
 

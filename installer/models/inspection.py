@@ -91,14 +91,15 @@ def inspect_model(path: Path) -> Inspection:
     except UnsupportedError as error:
         return Inspection(path, checkpoint.format, size, None, error.looks_like)
     architecture = identity.generation.architecture(identity.fused)
-    obstacle = _misleading_name(checkpoint)
+    obstacle = misleading_name(checkpoint)
     forbidden = forbidden_in_spandrel(checkpoint)
     if forbidden and not obstacle:
         obstacle = f"{forbidden}; `aether-install fuse` writes a file that it takes"
     return Inspection(path, checkpoint.format, size, identity, spandrel=InSpandrel(architecture, obstacle))
 
 
-def _misleading_name(checkpoint: Checkpoint) -> str | None:
+def misleading_name(checkpoint: Checkpoint) -> str | None:
+    """Why spandrel takes a file for one of another format; None if it does not."""
     suffixes = PICKLE_SUFFIXES if checkpoint.format == "pth" else (SAFETENSORS_SUFFIX,)
     if checkpoint.path.suffix.lower() in suffixes:
         return None

@@ -25,7 +25,7 @@ def doctor_view(diagnosis: Diagnosis) -> View:
         view = View(f"{what} does not work {where}: {failed.name} fails", "bad")
     view.columns = ["", "", ""]
     view.rows = [(step.name, _MARKS[step.ok], step.detail) for step in diagnosis.steps]
-    view.advice = [sentence for step in diagnosis.steps if step.ok is False for sentence in _advice(step, diagnosis)]
+    view.advice = [sentence for step in diagnosis.steps if step.cause for sentence in _advice(step, diagnosis)]
     if patient.host:
         notes = (patient.host.kind.afterwards, patient.host.kind.note)
         view.advice += [f"Of {patient.name}: {note}." for note in notes if note]
@@ -64,14 +64,17 @@ _SENTENCES = {
     "an older torch writes it.",
     "parameters": "Ask for a file without nn.Parameter objects (a state dict, as `model.state_dict()` returns it), or "
     "run `aether-install fuse`, which writes one.",
-    "pickle": "Ask for a file of weights alone (a state dict, or .safetensors), or run `aether-install fuse`, which "
+    "plain": "Ask for a file of weights alone (a state dict, or .safetensors), or run `aether-install fuse`, which "
     "writes one.",
+    "pickle": "Ask for a file of weights alone (a state dict, or .safetensors); what this one asks for is no weights.",
     "no weights": "Ask for a file that holds the weights of a network.",
     "int8": "This is an int8, quantised model, which no host runs: use the float file that it was made from.",
     "damaged": "The file is truncated or damaged: copy or download it again.",
     "unknown": "Check that this is a model for upscaling; if it is one of a newer architecture, upgrade spandrel with "
     "`{python} -m pip install --upgrade spandrel`.",
     "no image model": "Use a model for upscaling.",
+    "unheeded": "Warning: the file states what no host ever sees, so every host renders it wrongly; run "
+    "`aether-install fuse` on it, which folds that into the weights.",
     "not finite": "The weights are damaged, or training went wrong: get another copy, or an earlier checkpoint.",
     "half overflows": "Switch half precision (FP16) off in {name}.",
     "wrong size": "Report this to aether-install, with the file's `aether-install inspect`.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -37,9 +38,10 @@ from aether_install.hosts import doctor
 from aether_install.hosts.discovery import Host
 from aether_install.hosts.doctor import Diagnosis, Patient, Step, examine, patient_of_target, request
 from aether_install.hosts.kinds import KINDS
-from aether_install.hosts.programs.does_model_work import STEPS, replay
+from aether_install.hosts.programs.does_model_work import READ_BY_FUSE, STEPS, replay
 from aether_install.hosts.started import parse_elapsed, started
 from aether_install.models.network import core
+from aether_install.models.unpickle import _ALLOWED
 from aether_install.tree.commands import install
 from aether_install.tree.layout import Spandrel
 from aether_install.ui.doctor import doctor_view
@@ -350,6 +352,37 @@ def test_a_page_that_was_downloaded_in_place_of_a_model_is_told(tmp_path: Path) 
     page.write_text("<!DOCTYPE html><html>not found</html>")
     step, _, advice = told(seen(page, tmp_path))
     assert (step, "download" in advice) == ("read", True)
+
+
+@pytest.mark.parametrize("img_range", [1.0, 255.0])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_model_that_loads_and_is_rendered_wrongly_is_warned_of(tmp_path: Path, suffix: str, img_range: float) -> None:
+    path, noted = tmp_path / f"m{suffix}", {"img_range": img_range}
+    if suffix == ".pth":
+        torch.save({"params": WEIGHTS, "metadata": {"arch_config": noted}}, path)
+    else:
+        save_file(WEIGHTS, path, {"metadata": json.dumps(noted)})
+    for kind in ("comfyui", "chainner"):
+        result = seen(path, tmp_path, kind)
+        assert result["ok"] is True
+        loaded = result["steps"][STEPS.index("loaded")]["detail"]
+        assert ("states img_range 255, and it is run with 1" in loaded) is (img_range == 255)
+        assert ("renders it wrongly" in " ".join(result["advice"])) is (img_range == 255)
+
+
+class Hostile:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("true",)
+
+
+def test_fuse_is_advised_for_what_it_reads_alone(tmp_path: Path) -> None:
+    for content, reads in (({"a": Hostile()}, False), ({"version": torch.torch_version.TorchVersion("2.0")}, True)):
+        step, _, advice = told(seen(saved({**WEIGHTS, **content}, tmp_path / "m.pth"), tmp_path, "chainner"))
+        assert (step, "aether-install fuse" in advice) == ("read", reads)
+        assert "weights alone" in advice
+    assert [name for name in map(".".join, _ALLOWED) if not READ_BY_FUSE.fullmatch(name)] == []
+    for name in ("posix.system", "builtins.eval", "torch.load", "torch.nn.modules.conv.Conv2d"):
+        assert not READ_BY_FUSE.fullmatch(name)
 
 
 def test_a_host_reads_as_it_reads(tmp_path: Path) -> None:

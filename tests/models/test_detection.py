@@ -87,3 +87,18 @@ def test_never_claims_the_later_generation(form: str) -> None:
 @pytest.mark.parametrize("oddity", [{}, {"a": None}, {1: 2}, {"layers": {"0": {}}}, {"layers.0.0": torch.zeros(1)}])
 def test_asking_never_fails_whatever_the_dict_holds(oddity: dict[Any, Any]) -> None:
     assert core().detect_form(oddity) is None
+
+
+def test_mappings_that_hold_themselves_cost_nothing() -> None:
+    """Looked into along every path, this one would take 300 ** 4 looks, and hang every host that asks."""
+    itself: dict[str, Any] = {}
+    itself.update({f"key{number}": itself for number in range(300)})
+    for generation in (core(), core3()):
+        assert generation.detect_form(itself) is None
+        assert generation.refusal(itself) is None
+    assert core().detect_form({"ema": itself, "params": golden("tiny_x2").unfused}) == "unfused"
+
+
+def test_weights_are_found_by_a_short_way_where_a_long_one_ends_before_them() -> None:
+    group = {"inner": {"params": golden("tiny_x2").unfused}}
+    assert core().detect_form({"ema": {"b": {"c": {"d": group}}}, "z": group}) == "unfused"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import types
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from environments import REPOSITORY, wheel
+from environments import REPOSITORY, aether_install, wheel
 from safetensors.torch import save_file
 from test_fuse import SMALL, TINY, fuse, quietly
 from weights import StateDict, weights_of
@@ -151,6 +152,20 @@ def test_a_damaged_file_does_not_end_a_batch(tmp_path: Path) -> None:
     assert [result.output.name for result in batch.done] == ["c.pth"]
     assert [path.name for path, _ in batch.failed] == ["a.pth", "b.pth", "d.safetensors"]
     assert all("damaged" in error.message for _, error in batch.failed)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes in folders on Windows")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    os.mkfifo(folder / "a.pth")
+    torch.save(weights_of(**SMALL), folder / "b.pth")
+    done = aether_install("inspect", folder / "a.pth", check=False, timeout=120)
+    assert done.returncode == 1
+    assert "a.pth is a pipe" in done.stderr
+    batch = command.fuse_all([folder], tmp_path / "out", command.Options(verify=False), quietly)
+    assert [result.output.name for result in batch.done] == ["b.pth"]
+    assert [path.name for path, _ in batch.failed] == ["a.pth"]
 
 
 def test_numbers_that_only_mean_to_fill_memory_are_refused(tmp_path: Path) -> None:

@@ -260,7 +260,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         r"holds damaged AetherNet weights: stages\.0\.0\.\S+ is missing",
     ),
     "a missing file": (Path.exists, "No such file"),
-    "a folder": (lambda path: path.mkdir(), "Is a directory"),
+    "a folder": (lambda path: path.mkdir(), "is a folder"),
     "numbers that are not there": (write_inflated, "holds fewer bytes than its tensors claim"),
 }
 
@@ -275,6 +275,15 @@ def test_refuses_what_is_no_unfused_aethernet(tmp_path: Path, write: Callable[[P
     assert str(path) in caught.value.message
     assert "\n" not in caught.value.message
     assert snapshot(tmp_path) == before
+
+
+def test_a_fused_model_by_a_wrong_name_is_to_be_renamed(tmp_path: Path) -> None:
+    save_file(core().fuse_state_dict(weights_of(**SMALL)), tmp_path / "model.pth")
+    with pytest.raises(
+        AetherInstallError, match=r"fused already .* should end in \.safetensors; rename the file"
+    ) as refused:
+        fuse(tmp_path / "model.pth", tmp_path / "fused.pth")
+    assert "as it is" not in refused.value.message
 
 
 @pytest.mark.parametrize(
@@ -546,3 +555,15 @@ def test_text_that_is_no_metadata_of_ours_is_kept(tmp_path: Path) -> None:
     fuse(tmp_path / "model.safetensors", tmp_path / "fused.safetensors", img_range=255.0)
     with safe_open(tmp_path / "fused.safetensors", "pt") as file:
         assert file.metadata() == {"metadata": "trained by Bob"}
+
+
+def test_metadata_within_itself_is_written_once(tmp_path: Path) -> None:
+    noted: dict[str, Any] = {"betas": [0.9, 0.99]}
+    noted["also"] = noted["betas"]
+    noted["itself"] = {f"key{number}": noted for number in range(300)}
+    torch.save({"params": weights_of(**SMALL), "metadata": noted}, tmp_path / "model.pth")
+    fuse(tmp_path / "model.pth", tmp_path / "fused.safetensors", verify=False)
+    with safe_open(tmp_path / "fused.safetensors", "pt") as file:
+        kept = json.loads(file.metadata()["metadata"])
+    assert kept["betas"] == kept["also"] == [0.9, 0.99]
+    assert list(kept["itself"].values())[1:] == ["..."] * 299

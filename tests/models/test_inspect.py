@@ -114,3 +114,18 @@ def test_a_name_that_spandrel_goes_by_wrongly_is_an_obstacle(tmp_path: Path) -> 
     torch.save(weights_of(**SMALL), tmp_path / "model.safetensors")
     with pytest.raises(AetherInstallError, match=r"rename it to end in \.pth"):
         inspect_model(tmp_path / "model.safetensors")
+
+
+def test_a_pickle_of_dicts_within_themselves_is_told_of_at_once(tmp_path: Path) -> None:
+    itself: dict[str, Any] = {}
+    itself.update({f"key{number}": itself for number in range(300)})
+    pairs: tuple[Any, ...] = ()
+    for _ in range(60):
+        pairs = (pairs, pairs)
+    torch.save(itself, tmp_path / "cyclic.pth")
+    assert described(tmp_path / "cyclic.pth")["looks_like"] == "no network known here"
+    torch.save({"params": weights_of(**SMALL), "itself": itself, "pairs": pairs}, tmp_path / "model.pth")
+    assert described(tmp_path / "model.pth")["container"] == "params"
+    torch.save({"params": weights_of(**SMALL), "metadata": {"img_range": pairs}}, tmp_path / "pairs.pth")
+    with pytest.raises(AetherInstallError, match=r"img_range as \(\("):
+        inspect_model(tmp_path / "pairs.pth")

@@ -11,8 +11,8 @@ The one argument is JSON, with these keys:
 - ``reader``: ``spandrel``, ``torch`` (``weights_only``), or ``both``.
 - ``half``: whether the host uses half precision where a model supports it.
 
-An answer is JSON on one line: ``step`` alone as the step begins; ``ok`` and ``detail``, and ``cause`` where it failed,
-when it ends. No step follows one that failed.
+An answer is JSON on one line: ``step`` alone as the step begins; ``ok`` and ``detail``, and ``cause`` where it failed
+or calls for advice all the same, when it ends. No step follows one that failed.
 """
 
 import sys
@@ -25,12 +25,22 @@ import copy
 import importlib
 import importlib.util
 import json
+import math
 import os
 import platform
 import re
 import warnings
 import zipfile
 from typing import Any, Callable, Dict, List, Optional, TextIO, Tuple
+
+READ_BY_FUSE = re.compile(
+    r"(collections|typing)\.(OrderedDict|Counter)|_codecs\.encode"
+    r"|torch\.(Size|device|Tensor|bool|\w+Storage|(b?float|complex|q?u?int)[\dx]+)"
+    r"|torch\.per_(tensor|channel)_(affine|symmetric)|torch\.storage\.UntypedStorage|torch\.nn\.parameter\.Parameter"
+    r"|torch\.torch_version\.TorchVersion|torch\._tensor\._rebuild_from_type_v2"
+    r"|torch\._utils\._rebuild_(q?tensor|tensor_v2|parameter|parameter_with_state)"
+)
+"""What a pickle may ask for lest ``fuse`` refuses it too: plain values and weights (``models/unpickle.py``)."""
 
 
 class StepError(Exception):
@@ -55,6 +65,8 @@ class Replay:
         self.tell = tell
         self.host = asked["host"]
         self.complaints: List[str] = []
+        self.notes: Dict[str, Any] = {}
+        self.caution = ""
 
     def python(self) -> str:
         try:
@@ -190,11 +202,15 @@ class Replay:
         import torch
 
         if self.path.lower().endswith((".safetensors", ".sft")):
+            from safetensors import safe_open
             from safetensors.torch import load_file
 
+            with safe_open(self.path, framework="pt") as opened:
+                self.notes = opened.metadata() or {}
             return load_file(self.path, device="cpu"), "safetensors"
         content = torch.load(self.path, map_location="cpu", weights_only=True)
         if isinstance(content, dict):
+            self.notes = content
             # As ComfyUI unwraps them, which spandrel then does again.
             if isinstance(content.get("state_dict"), dict):
                 content = content["state_dict"]
@@ -213,7 +229,9 @@ class Replay:
             detail = "it holds %s, which is refused unread" % name
             if re.search(r"qtensor|QU?Int|quantiz", name):
                 return StepError("int8", detail)
-            return StepError("parameters" if name.endswith("_rebuild_parameter") else "pickle", detail)
+            if name.endswith("_rebuild_parameter"):
+                return StepError("parameters", detail)
+            return StepError("plain" if READ_BY_FUSE.fullmatch(name) else "pickle", detail)
         if "constants.pkl" in str(error):
             return StepError("rename to .pth", "this spandrel takes any .pt for TorchScript, which it is not")
         if "TorchScript" in str(error):
@@ -256,7 +274,24 @@ class Replay:
         if not isinstance(self.model, self.library.ImageModelDescriptor):
             raise StepError("no image model", "it is a model for %s, no upscaler" % self.model.purpose)
         name = getattr(self.model, "name", self.model.architecture.name)
-        return "%s, %dx, tags %s" % (name, self.model.scale, " ".join(self.model.tags))
+        unheeded = self._unheeded() if self.is_ours else ""
+        self.caution = "unheeded" if unheeded else ""
+        return "%s, %dx, tags %s%s" % (name, self.model.scale, " ".join(self.model.tags), unheeded)
+
+    def _unheeded(self) -> str:
+        """What the file states of the network and the weights do not, so that the one that was loaded differs."""
+        metadata, config = (_mapping(self.notes.get(key)) for key in ("metadata", "arch_config"))
+        stated = {**metadata, **_mapping(metadata.get("arch_config")), **config}
+        said = ""
+        for name in ("img_range", "res_scale"):
+            assumed = next((getattr(m, name) for m in self.model.model.modules() if hasattr(m, name)), None)
+            try:
+                factor = float(stated[name])
+            except (KeyError, TypeError, ValueError):
+                continue
+            if assumed is not None and not math.isclose(factor, assumed):
+                said += "; the file states %s %g, and it is run with %g" % (name, factor, assumed)
+        return said
 
     def upscaled(self) -> str:
         import torch
@@ -344,6 +379,15 @@ class Replay:
         return "%s%s, within %.1e of a plain evaluation" % (said, where, apart)
 
 
+def _mapping(noted: Any) -> Dict[str, Any]:
+    if isinstance(noted, str):
+        try:
+            noted = json.loads(noted)
+        except (ValueError, RecursionError):
+            return {}
+    return dict(noted) if isinstance(noted, dict) else {}
+
+
 def _gpu() -> Optional[str]:
     import torch
 
@@ -387,7 +431,8 @@ def replay(asked: Dict[str, Any], tell: Callable[..., None]) -> None:
             cause = "memory" if _is_out_of_memory(error) else "raised"
             tell(step=step, ok=False, detail=_words(error), cause=cause)
             return
-        tell(step=step, ok=True, detail=detail)
+        tell(step=step, ok=True, detail=detail, cause=steps.caution)
+        steps.caution = ""
 
 
 def main(asked: Dict[str, Any]) -> None:

@@ -684,20 +684,32 @@ def locate_weights(checkpoint: Mapping[Any, Any]) -> Optional[LocatedWeights]:
 
 
 def _find(
-    checkpoint: Mapping[Any, Any], signature: Pattern[str], container: Tuple[str, ...] = ()
+    checkpoint: Mapping[Any, Any],
+    signature: Pattern[str],
+    container: Tuple[str, ...] = (),
+    visited: Optional[Dict[int, int]] = None,
 ) -> Optional[LocatedWeights]:
-    """The entries of a network, bookkeeping included, by keys which only it has; the pattern's group is a prefix."""
+    """
+    The entries of a network, bookkeeping included, by keys which only it has; the pattern's group is a prefix.
+
+    A mapping may be in another many times over, itself included: ``visited`` says how deep each was when last looked
+    into, by identity, and only one that is found higher up, from where more can be reached, is worth another look.
+    """
     matches = (signature.match(key) for key in checkpoint if isinstance(key, str))
     prefixes = {match.group(1) for match in matches if match}
     if prefixes:
         prefix = min(prefixes, key=lambda candidate: ("ema" not in candidate, len(candidate), candidate))
         entries = ((key, value) for key, value in checkpoint.items() if isinstance(key, str) and key.startswith(prefix))
         return LocatedWeights(container, prefix, {key[len(prefix) :]: value for key, value in entries})
+    visited = {} if visited is None else visited
+    visited[id(checkpoint)] = len(container)
     if len(container) < 4:
         for key in _inner_containers(checkpoint):
-            found = _find(checkpoint[key], signature, (*container, key))
-            if found:
-                return found
+            inner = checkpoint[key]
+            if visited.get(id(inner), 5) > len(container) + 1:
+                found = _find(inner, signature, (*container, key), visited)
+                if found:
+                    return found
     return None
 
 

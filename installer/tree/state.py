@@ -81,7 +81,11 @@ def our_rows(facts: Facts) -> frozenset[str]:
     names = {*facts.files, *facts.shipped.installed_files, *(facts.manifest.files if facts.manifest else ())}
     places = [facts.spandrel.registry, *facts.records, *facts.kept, *facts.stale_bytecode]
     paths = [facts.spandrel.payload / name for name in names] + [kept_name(path) for path in places]
-    return frozenset(map(facts.spandrel.path_in_record, paths))
+    inside = facts.spandrel.path_in_record(facts.spandrel.payload) + "/"
+    others = set(map(facts.spandrel.path_in_record, facts.others))
+    # A killed run of another version lists files that it did not come to write, and that only it knows of.
+    listed = {row for content in facts.records.values() for row in record.rows(content) if row.startswith(inside)}
+    return frozenset(map(facts.spandrel.path_in_record, paths)) | (listed - others)
 
 
 def lists_us(facts: Facts, path: Path) -> bool:

@@ -158,13 +158,13 @@ class History(RuleBasedStateMachine):
             (self.spandrel.architectures / path.name).symlink_to(os.readlink(path))
 
     @invariant()
-    def the_registry_names_a_payload_only_while_its_files_are_there(self) -> None:
+    def a_registry_that_names_a_payload_has_one_beside_it_that_is_known_by_its_manifest(self) -> None:
+        """It may be in part while one version replaces another: then spandrel warns, which is tried below."""
         source = self.spandrel.registry.read_bytes()
         compile(source, "main_registry.py", "exec")
         if registry.unpatch(source) != source:
             manifest = Manifest.decode((self.spandrel.payload / MANIFEST_NAME).read_bytes())
             assert manifest
-            assert all((self.spandrel.payload / name).exists() for name in ("__init__.py", "__arch/aether_core.py"))
             names = sorted(self.spandrel.payload.rglob("*.py"))
             key = (source, *(path.read_bytes() for path in names))
             if key not in FOUND:
@@ -193,6 +193,7 @@ test_uninstalling_gives_back_what_was_there_whatever_happened = History.TestCase
 def test_what_was_come_upon_imports() -> None:
     if not FOUND:  # run alone
         History.TestCase("runTest").runTest()
-    trees = list(FOUND.values())[:5]
+    whole = [(folder / "spandrel/architectures/AetherNet/__init__.py").exists() for folder in FOUND.values()]
+    trees = [folder for _, folder in sorted(zip(whole, FOUND.values(), strict=True))][:6]
     for folder, answer in zip(trees, import_each(trees), strict=True):
         assert answer.clean, (folder, answer)

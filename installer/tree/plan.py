@@ -3,7 +3,9 @@ What to do about the facts: the steps that install our part, and those that remo
 
 Planning changes nothing, so a dry run is a plan that is shown instead of applied. The order of the steps is
 what makes a kill at any instant harmless: RECORD knows of every file before it is there and after it is gone, and the
-registry names the payload only while the payload is complete.
+registry names the payload only once it is complete and until it goes. While one version replaces another the registry
+names a payload in part: never a mixture of both, since what differs is removed first, and spandrel imports with a
+warning.
 """
 
 from __future__ import annotations

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
+import os
 import pickle
 import queue
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -275,6 +280,39 @@ def test_threads_may_share_a_model(dtype: torch.dtype) -> None:
         for y in threads.map(run, range(60)):
             assert torch.equal(y, expected)
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+
+
+TEAMS = Path(__file__).with_name("teams.py")
+
+
+def teams(scenario: str) -> list[object]:
+    """What a process with two threads for PyTorch reports, which ours has not."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("two processors are needed")
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, str(TEAMS), scenario], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where OpenMP is found")
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        "computes_the_same",
+        "the_later_generation_too",
+        "leaves_nothing_behind",
+        "an_error_reaches_the_caller",
+        "an_interruption_ends_it",
+        "forwards_at_once",
+        "without_threads",
+        "lookers_on_see_everything",
+    ],
+)
+def test_a_team_of_threads(scenario: str) -> None:
+    assert teams(scenario) == ["done"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)

@@ -28,6 +28,7 @@ from .aether_core import (
     LocatedWeights,
     ReparamLargeKernelConv,
     StateDict,
+    Team,
     _block_key,
     _check_kernels,
     _check_overflow,
@@ -39,7 +40,9 @@ from .aether_core import (
     _find,
     _form,
     _fused_kernels,
+    _in_groups,
     _is_bookkeeping,
+    _pixels_in_cache,
     _quantisation,
     _scaled,
     _the_one_form,
@@ -48,6 +51,7 @@ from .aether_core import (
     _with_memory,
     _without_weights,
     aether,
+    convolve_groups,
     linear_,
 )
 
@@ -292,7 +296,7 @@ class AetherBlock3(nn.Module):
             y = self.spatial_attn(y)
         return x + self.drop_path(y) * self.res_scale
 
-    def forward_(self, x: Tensor) -> None:
+    def forward_(self, x: Tensor, team: Team) -> None:
         """
         ``forward`` for inference, in place, of one picture with its channels in groups, (G, 1, H, W, C/G).
 
@@ -301,82 +305,53 @@ class AetherBlock3(nn.Module):
         result, slice by slice, and is added in a second pass, or a third one if both attentions are there.
         """
         groups, _, height, width, size = x.shape
-        y = [group.reshape(-1, size) for group in self._normalised(x)]
+        y = [group.reshape(-1, size) for group in self._normalised(x, team)]
         x = x.view(groups, -1, size)
-        count = _pixels_in_cache(height * width, self.ffn.conv_out.in_channels, x.element_size())
+        count = _pixels_in_cache(x, self.ffn.conv_out.in_channels, team)
         attended = self.channel_attn is not None or self.spatial_attn is not None
-        total = x.new_zeros(groups * size, dtype=torch.promote_types(x.dtype, torch.float32))
-        for x_slice, *y_slices in zip(x.split(count, 1), *(group.split(count) for group in y)):
-            pixels = torch.cat(y_slices, 1)
+        wide = torch.promote_types(x.dtype, torch.float32)
+
+        def transform(x: Tensor, *y: Tensor) -> Optional[Tensor]:
+            pixels = torch.cat(y, 1)
             if isinstance(self.norm, PixelNorm):
                 pixels = self.norm.of_pixels(pixels)
             out = self.ffn.forward_(pixels)
             if attended:
-                total = total + out.sum(0, dtype=total.dtype)
-                for y_slice, part in zip(y_slices, out.split(size, 1)):
-                    y_slice.copy_(part)
-            else:
-                # Made contiguous first, since adding short rows is slow in bfloat16 and copying them is not.
-                x_slice.add_(out.view(-1, groups, size).transpose(0, 1).contiguous(), alpha=self.res_scale)
-        if attended:
-            self._attend_(x, y, (total / x.shape[1]).to(x.dtype), height, width)
+                for part, group in zip(out.split(size, 1), y):
+                    group.copy_(part)
+                return out.sum(0, dtype=wide)
+            # Made contiguous first, since adding short rows is slow in bfloat16 and copying them is not.
+            x.add_(out.view(-1, groups, size).transpose(0, 1).contiguous(), alpha=self.res_scale)
+            return None
 
-    def _normalised(self, x: Tensor) -> List[Tensor]:
+        totals = team.map(transform, zip(x.split(count, 1), *(group.split(count) for group in y)))
+        if attended:
+            means = (torch.stack(totals).sum(0) / x.shape[1]).to(x.dtype)  # type: ignore[arg-type]
+            self._attend_(x, y, means, height, width, team)
+
+    def _normalised(self, x: Tensor, team: Team) -> List[Tensor]:
         """Convolution and, where it is an affine map, norm in one: a group (1, H, W, C/G) each."""
         weight, bias = self.conv.merged()
         if isinstance(self.norm, DeploymentNorm):
             factor, summand = (tensor.flatten() for tensor in self.norm.merged())
             weight, bias = weight * factor.view(-1, 1, 1, 1), bias * factor + summand
-        size, padding = x.shape[-1], self.conv.lk_kernel // 2
-        return [
-            F.conv2d(group.permute(0, 3, 1, 2), w, b, padding=padding, groups=size).permute(0, 2, 3, 1)
-            for group, w, b in zip(x, weight.split(size), bias.split(size))
-        ]
+        return convolve_groups(x, weight, bias, team)
 
-    def _attend_(self, x: Tensor, y: Sequence[Tensor], means: Tensor, height: int, width: int) -> None:
+    def _attend_(self, x: Tensor, y: Sequence[Tensor], means: Tensor, height: int, width: int, team: Team) -> None:
         """Adds y, a group (P, C/G) each, to x, (G, P, C/G), as the attentions weigh it; both are changed."""
         factors = means.new_ones(means.shape)
         if self.channel_attn is not None:
             factors = self.channel_attn.of_means(means)
         parts = factors.split(x.shape[-1])
         if self.spatial_attn is None:
-            for x_group, y_group, part in zip(x, y, parts):
-                x_group.add_(y_group.mul_(part), alpha=self.res_scale)
+            team.map(lambda x, y, part: x.add_(y.mul_(part), alpha=self.res_scale), zip(x, y, parts))
             return
-        weighed = [y_group.mul_(part) for y_group, part in zip(y, parts)]
-        largest = torch.stack([group.amax(1) for group in weighed]).amax(0)
-        mean = torch.stack([group.sum(1) for group in weighed]).sum(0) / means.shape[0]
+        weighed = team.map(lambda y, part: y.mul_(part), zip(y, parts))
+        largest = torch.stack(team.map(lambda group: group.amax(1), zip(weighed))).amax(0)
+        mean = torch.stack(team.map(lambda group: group.sum(1), zip(weighed))).sum(0) / means.shape[0]
         maps = torch.stack([largest, mean]).view(1, 2, height, width)
         factor = self.spatial_attn.of_maps(maps).view(-1, 1)
-        for x_group, y_group in zip(x, weighed):
-            x_group.add_(y_group.mul_(factor), alpha=self.res_scale)
-
-
-def _in_groups(x: Tensor) -> Tensor:
-    """
-    Copies (B, C, H, W) to (G, B, H, W, C/G): G contiguous channels-last tensors, of up to 16 channels where C divides.
-
-    oneDNN's depthwise convolutions of so few are several times as fast as those of more than 64. Small pictures stay in
-    one group: calls would cost more than they gain.
-    """
-    batch, channels, height, width = x.shape
-    size = channels
-    if batch * height * width >= 2**13:
-        size = next((size for size in range(16, 7, -1) if channels % size == 0), channels)
-    grouped = x.permute(0, 2, 3, 1).unflatten(3, (channels // size, size)).permute(3, 0, 1, 2, 4)
-    return grouped.clone(memory_format=torch.contiguous_format)
-
-
-def _pixels_in_cache(pixels: int, hidden: int, element_size: int) -> int:
-    """
-    How many of a picture's pixels to work on at a time.
-
-    Their hidden units take half a megabyte for each thread, which caches hold; but there are never so few that matrix
-    products stop paying.
-    """
-    cached = torch.get_num_threads() * 2**19 // (hidden * element_size)
-    slices = max(1, pixels // max(512, min(cached, pixels // 4)))
-    return -(-pixels // slices)
+        team.map(lambda x, y: x.add_(y.mul_(factor), alpha=self.res_scale), zip(x, weighed))
 
 
 class StageFusion(nn.Module):
@@ -572,9 +547,12 @@ class aether3(nn.Module):  # noqa: N801 - beside aether, the first generation
         self.hyperparameters["fused_init"] = True
         return self
 
-    # Which way it runs, and where, is decided as in the first generation.
+    # Which way it runs, and where, and the end of it are as in the first generation.
     forward = aether.forward
     _is_plain_cpu_inference = aether._is_plain_cpu_inference
+    _infer = aether._infer
+    _reconstruct = aether._reconstruct
+    _reconstruct_in_strips = aether._reconstruct_in_strips
 
     @property
     def layers(self) -> nn.Module:
@@ -597,39 +575,6 @@ class aether3(nn.Module):  # noqa: N801 - beside aether, the first generation
         deep = self.norm(self.quant_fusion_layer(torch.cat(features, 1))) + shallow
         return self.conv_after_body(deep) + deep
 
-    def _reconstruct(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, in_chans, scale*H, scale*W)."""
-        return self.conv_last(self.upsample(self.conv_before_upsample(x)))
-
-    def _infer(self, x: Tensor) -> Tensor:
-        """``forward`` for inference on a CPU."""
-        # Only oneDNN is fast at channels-last convolutions; others, as in PyTorch for Macs, are many times slower.
-        onednn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
-        body = self._body_ if onednn else self._body
-        return self._restore(self._reconstruct_in_strips(body(self._centre(x))))
-
-    def _reconstruct_in_strips(self, x: Tensor) -> Tensor:
-        """
-        ``_reconstruct``, a strip of rows at a time, so that the wide tensors of the upsampler never exist whole.
-
-        One output pixel sees at most three input rows to either side (3x3 convolutions at scales 1, 1, 1 or 1, 1, 2, 4,
-        ...: 1 + 1 + 1/2 + 1/4 + ... < 3), so a strip with three more rows on each side is right in its middle.
-        """
-        halo = 3
-        batch, _, height, width = x.shape
-        scale = self.upscale
-        rows = max(64, 2**18 // (width * scale * scale))
-        if rows + halo >= height:
-            return self._reconstruct(x).contiguous()
-        out = x.new_empty(batch, self.conv_last.out_channels, height * scale, width * scale)
-        for top in range(0, height, rows):
-            bottom = min(top + rows, height)
-            above = min(top, halo)
-            strip = self._reconstruct(x[:, :, top - above : bottom + halo])
-            strip = strip[:, :, above * scale : (above + bottom - top) * scale]
-            out[:, :, top * scale : bottom * scale] = strip
-        return out
-
     def _body_(self, x: Tensor) -> Tensor:
         """``_body`` for inference: channels-last, in place wherever it can be, and one picture after the other."""
         if x.shape[0] != 1:
@@ -637,13 +582,15 @@ class aether3(nn.Module):  # noqa: N801 - beside aether, the first generation
         shallow = self.conv_first(x.contiguous(memory_format=torch.channels_last))
         deep = _in_groups(shallow)
         groups, _, height, width, size = deep.shape
-        count = _pixels_in_cache(height * width, groups * size, deep.element_size())
         features = []
-        for stage, fusion_conv in zip(self.stages, self.fusion_convs):
-            for block in stage:  # type: ignore[attr-defined]
-                block.forward_(deep)
-            slices = deep.view(groups, -1, size).split(count, 1)
-            features.append(torch.cat([linear_(part.transpose(0, 1).flatten(1), fusion_conv) for part in slices]))
+        with Team(x) as team:
+            count = _pixels_in_cache(deep.view(groups, -1, size), groups * size, team)
+            for stage, fusion_conv in zip(self.stages, self.fusion_convs):
+                for block in stage:  # type: ignore[attr-defined]
+                    block.forward_(deep, team)
+                slices = deep.view(groups, -1, size).split(count, 1)
+                fused = [linear_(part.transpose(0, 1).flatten(1), fusion_conv) for part in slices]
+                features.append(torch.cat(fused))
         del deep
         joint = torch.cat([self._fused_pixels(*parts) for parts in zip(*(part.split(count) for part in features))])
         deep = joint.view(1, height, width, -1).permute(0, 3, 1, 2).add_(shallow)

@@ -11,12 +11,17 @@ parameters they were trained with, and what is wrong with them if they are damag
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import ctypes
 import functools
 import math
+import os
+import queue
 import re
+import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from typing import (
     Any,
     Callable,
@@ -64,6 +69,7 @@ __all__ = [
 
 StateDict = Dict[str, Tensor]
 Network = TypeVar("Network", bound=nn.Module)
+Result = TypeVar("Result")
 
 if hasattr(getattr(torch, "compiler", None), "is_compiling"):
     _is_compiling = torch.compiler.is_compiling
@@ -176,14 +182,10 @@ class ReparamLargeKernelConv(nn.Module):
         small = F.conv2d(x, self.sk_conv.weight, self.sk_bias, padding=self.sk_kernel // 2, groups=self.channels)
         return large.add_(small)
 
-    def forward_groups(self, x: Tensor) -> List[Tensor]:
+    def forward_groups(self, x: Tensor, team: Team) -> List[Tensor]:
         """``forward`` for inference, of channels in groups as ``_in_groups`` lays them out: (B, H, W, C/G) for each."""
         weight, bias = self.merged()
-        width = x.shape[-1]
-        return [
-            F.conv2d(group.permute(0, 3, 1, 2), w, b, padding=self.lk_kernel // 2, groups=width).permute(0, 2, 3, 1)
-            for group, w, b in zip(x, weight.split(width), bias.split(width))
-        ]
+        return convolve_groups(x, weight, bias, team)
 
     def merged(self) -> Tuple[Tensor, Tensor]:
         """Returns the weight (C, 1, K, K) and bias (C) of the one convolution that this layer amounts to."""
@@ -284,6 +286,17 @@ def _autocasts() -> bool:
         return torch.is_autocast_cpu_enabled()
 
 
+def convolve_groups(x: Tensor, weight: Tensor, bias: Tensor, team: Team) -> List[Tensor]:
+    """A depthwise convolution of channels in groups as ``_in_groups`` lays them out: (B, H, W, C/G) for each."""
+    width, padding = x.shape[-1], weight.shape[-1] // 2
+
+    def convolve(group: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        y = F.conv2d(group.permute(0, 3, 1, 2), weight, bias, padding=padding, groups=width)
+        return y.permute(0, 2, 3, 1)
+
+    return team.map(convolve, zip(x, weight.split(width), bias.split(width)))
+
+
 class AetherBlock(nn.Module):
     """
     One residual block, (B, C, H, W) -> (B, C, H, W): ``x + drop_path(ffn(norm(conv(x))))``.
@@ -316,7 +329,7 @@ class AetherBlock(nn.Module):
         y = self.ffn(self.norm(self.conv(x).permute(0, 2, 3, 1)))
         return x + self.drop_path(y.permute(0, 3, 1, 2))
 
-    def forward_(self, x: Tensor) -> None:
+    def forward_(self, x: Tensor, team: Team) -> None:
         """
         ``forward`` for inference, in place, of channels in groups as ``_in_groups`` lays them out.
 
@@ -324,13 +337,16 @@ class AetherBlock(nn.Module):
         stay in the processor's cache, where whole tensors of hidden units would go to memory and back four times.
         """
         groups, width = x.shape[0], x.shape[-1]
-        y = [group.reshape(-1, width) for group in self.conv.forward_groups(x)]
+        y = [group.reshape(-1, width) for group in self.conv.forward_groups(x, team)]
         x = x.view(groups, -1, width)
-        count = _pixels_in_cache(x, self.ffn.fc2.in_features)
-        for x_slice, *y_slices in zip(x.split(count, 1), *(group.split(count) for group in y)):
-            out = self.ffn.forward_(self.norm(torch.cat(y_slices, 1)))
+        count = _pixels_in_cache(x, self.ffn.fc2.in_features, team)
+
+        def transform(x: Tensor, *y: Tensor) -> None:
+            out = self.ffn.forward_(self.norm(torch.cat(y, 1)))
             # Made contiguous first, since adding short rows is slow in bfloat16 and copying them is not.
-            x_slice.add_(out.view(-1, groups, width).transpose(0, 1).contiguous())
+            x.add_(out.view(-1, groups, width).transpose(0, 1).contiguous())
+
+        team.map(transform, zip(x.split(count, 1), *(group.split(count) for group in y)))
 
 
 def _in_groups(x: Tensor) -> Tensor:
@@ -348,18 +364,198 @@ def _in_groups(x: Tensor) -> Tensor:
     return grouped.clone(memory_format=torch.contiguous_format)
 
 
-def _pixels_in_cache(x: Tensor, hidden: int) -> int:
+def _pixels_in_cache(x: Tensor, hidden: int, team: Team) -> int:
     """
     How many pixels of a tensor (G, pixels, C/G) to work on at a time.
 
     Their hidden units take two megabytes for each thread, which caches hold, and less than ``x`` does, since memory
     for smaller tensors than before is recycled and not mapped anew; but there are never so few that matrix products
-    stop paying.
+    stop paying. Each member of the team gets as many slices as the others.
     """
     pixels = x.shape[1]
     cached = torch.get_num_threads() * 2**21 // (hidden * x.element_size())
     slices = max(1, pixels // max(512, min(cached, pixels // 4)))
+    slices = -(-slices // team.size) * team.size
     return -(-pixels // slices)
+
+
+class Team:
+    """
+    Threads that share out work while PyTorch uses one thread in each: a context manager, for inference on a CPU.
+
+    PyTorch by itself shares out each operation and waits for the slowest share of it, some fifty times in each block.
+    With another program on one of the cores nearly every wait is for a thread that the system has put aside, and takes
+    longer than the operation. A team shares out larger pieces, and who is put aside holds up one of them.
+
+    The caller is a member, and the others live as long as the context. A team of one leaves everything to PyTorch.
+
+    Args:
+        x: the image, (B, C, H, W), that decides on how many there are.
+
+    Attributes:
+        size: members.
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        self.size = _team_size(x)
+        self._inference = torch.is_inference_mode_enabled()
+        self._shared: queue.SimpleQueue[Optional[_Work]] = queue.SimpleQueue()
+        self._others: List[threading.Thread] = []
+
+    def __enter__(self) -> Team:
+        if self.size > 1:
+            self._threads = _one_thread()
+            self._threads.__enter__()
+            try:
+                for _ in range(self.size - 1):
+                    other = threading.Thread(target=self._help, name="aether", daemon=True)
+                    other.start()
+                    self._others.append(other)
+            except RuntimeError:  # no more threads are to be had
+                pass
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.size > 1:
+            self._threads.__exit__(None, None, None)
+            for _other in self._others:
+                self._shared.put(None)
+            for other in self._others:
+                other.join()
+
+    def map(self, function: Callable[..., Result], arguments: Iterable[Sequence[Any]]) -> List[Result]:
+        """
+        Calls the function with each tuple of arguments, and returns the results in their order.
+
+        Raises:
+            BaseException: what the function raised first; calls that have not begun then are left out.
+        """
+        if self.size == 1:
+            return [function(*each) for each in arguments]
+        work = _Work(function, arguments)
+        for _ in self._others:
+            self._shared.put(work)
+        work.join_in()
+        return work.results()
+
+    def _help(self) -> None:
+        with _one_thread(), torch.inference_mode(self._inference), torch.no_grad():
+            while True:
+                work = self._shared.get()
+                if work is None:
+                    return
+                work.join_in()
+                del work  # and what it holds
+
+
+class _Work:
+    """Calls of a function that several threads share out among them."""
+
+    def __init__(self, function: Callable[..., Any], arguments: Iterable[Sequence[Any]]) -> None:
+        self._function = function
+        self._waiting = deque(enumerate(arguments))
+        self._results: List[Any] = [None] * len(self._waiting)
+        self._running = 0
+        self._error: Optional[BaseException] = None
+        self._changed = threading.Condition()
+
+    def join_in(self) -> None:
+        """Makes one call after the other until none is waiting."""
+        while True:
+            with self._changed:
+                if not self._waiting:
+                    return
+                index, arguments = self._waiting.popleft()
+                self._running += 1
+            error = None
+            try:
+                self._results[index] = self._function(*arguments)
+            except BaseException as raised:
+                error = raised
+            with self._changed:
+                self._running -= 1
+                if error is not None:
+                    self._error = self._error or error
+                    self._waiting.clear()
+                if not self._waiting and not self._running:
+                    self._changed.notify_all()
+
+    def results(self) -> List[Any]:
+        """Waits for the calls that others have begun."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting and not self._running)
+        if self._error is not None:
+            raise self._error
+        return self._results
+
+
+def _team_size(x: Tensor) -> int:
+    """
+    How many threads to share out work on an image among, 1 where PyTorch is to do it.
+
+    Members of a team hold Python's lock between operations, so each must have enough to do and there cannot be too many
+    of them. They would pass by what is set for or looks at the caller's thread: autocast, modes, profilers.
+    """
+    threads = torch.get_num_threads()
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else threads
+    if not 1 < threads <= min(8, cpus) or x.shape[0] * x.shape[2] * x.shape[3] < threads * 2**12:
+        return 1
+    if _autocasts() or torch._C._len_torch_function_stack() or torch.autograd._profiler_enabled():
+        return 1
+    return threads if _one_thread_works() else 1
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """
+    PyTorch uses one thread for what the calling thread does, and as many as ever for all others.
+
+    That is what ``torch.set_num_threads`` cannot do: threads that first use PyTorch afterwards take over its number.
+
+    Raises:
+        AttributeError, OSError: the libraries that PyTorch was built with are not found, or other ones were used.
+
+    Source: OpenMP, omp_set_num_threads, which concerns the calling task; MKL, mkl_set_num_threads_local.
+    """
+    threads = torch.get_num_threads()  # which also gives a new thread the number that is set for all
+    library = _libraries()
+    set_threads, set_product_threads = library.omp_set_num_threads, getattr(library, "MKL_Set_Num_Threads_Local", int)
+    product_threads = set_product_threads(1)
+    try:
+        set_threads(1)
+        yield
+    finally:
+        set_threads(threads)
+        set_product_threads(product_threads)
+
+
+@functools.lru_cache(maxsize=None)
+def _libraries() -> ctypes.CDLL:
+    """What PyTorch's own library depends on, and finds first; not so on Windows, where each has to be named."""
+    return ctypes.PyDLL(torch._C.__file__)
+
+
+@functools.lru_cache(maxsize=None)
+def _one_thread_works() -> bool:
+    """Whether ``_one_thread`` does what it says, tried in a new thread."""
+    seen: List[int] = []
+
+    def look() -> None:
+        try:
+            with _one_thread():
+                seen.append(torch.get_num_threads())
+            seen.append(torch.get_num_threads())
+        except (AttributeError, OSError):
+            pass
+
+    before = torch.get_num_threads()
+    try:
+        thread = threading.Thread(target=look, name="aether", daemon=True)
+        thread.start()
+        thread.join()
+    except RuntimeError:  # no more threads are to be had
+        return False
+    return seen == [1, before] and torch.get_num_threads() == before
 
 
 class Upsample(nn.Sequential):
@@ -547,8 +743,9 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
         """``_body`` for inference: channels-last, and in place wherever a tensor is not needed any more."""
         shallow = self.conv_first(x.contiguous(memory_format=torch.channels_last))
         deep = _in_groups(shallow)
-        for block in self._blocks():
-            block.forward_(deep)
+        with Team(x) as team:
+            for block in self._blocks():
+                block.forward_(deep, team)
         deep = self.norm(deep.permute(1, 2, 3, 0, 4).flatten(3))
         return self.conv_after_body(deep.permute(0, 3, 1, 2)).add_(shallow)
 

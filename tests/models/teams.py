@@ -1,0 +1,194 @@
+"""
+What a team of threads does in an application, one scenario a process: its name is the argument.
+
+PyTorch has two threads here, so that images are shared out; the scenario says ``["done"]`` if all went well.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from weights import plain_output, weights_of
+from weights3 import core3, plain3_output, weights3_of
+
+from aether_install.models.network import core
+
+CONFIG = {"embed_dim": 20, "depths": (2, 1), "lk_kernel": 7, "upscale": 1, "num_feat": 8}
+WEIGHTS = weights_of(**CONFIG)
+
+
+def image(batch: int = 1) -> torch.Tensor:
+    return torch.rand(batch, 3, 99, 101)
+
+
+def check(model: torch.nn.Module, x: torch.Tensor) -> None:
+    torch.testing.assert_close(model(x), plain_output(x, WEIGHTS, **CONFIG), rtol=0, atol=1e-5)
+
+
+def in_a_new_thread(work: Callable[[], object]) -> object:
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(work).result()
+
+
+def shared_out(model: torch.nn.Module, x: torch.Tensor) -> set[str]:
+    """The names of the threads that convolve while a model runs, where an operation is looked for in each of them."""
+    names: set[str] = set()
+    original = core().linear_
+
+    def linear_(*arguments: object) -> torch.Tensor:
+        names.add(threading.current_thread().name)
+        return original(*arguments)
+
+    core().linear_ = linear_
+    try:
+        model(x)
+    finally:
+        core().linear_ = original
+    return names
+
+
+def assert_untouched() -> None:
+    assert torch.get_num_threads() == 2
+    assert in_a_new_thread(torch.get_num_threads) == 2
+    assert not [thread for thread in threading.enumerate() if thread.name == "aether"]
+
+
+def computes_the_same(model: torch.nn.Module) -> None:
+    for batch in (1, 3):
+        with torch.inference_mode():
+            check(model, image(batch))
+        with torch.no_grad():
+            check(model.fuse_model(), image(batch))
+    with torch.inference_mode():
+        names = set().union(*(shared_out(model, image()) for _ in range(20)))
+    assert names == {"MainThread", "aether"}, names
+
+
+def the_later_generation_too(model: torch.nn.Module) -> None:
+    for attentions in ({"use_spatial_attn": True}, {}, {"use_channel_attn": False}):
+        config = {"embed_dim": 24, "depths": (1, 1), "lk_kernel": 7, "sk_kernel": 3, "scale": 2, **attentions}
+        weights = weights3_of(**config)
+        x = torch.rand(2, 3, 91, 97)
+        expected = plain3_output(x, weights, **config)
+        model = core3().build_aether3(weights)
+        with torch.inference_mode():
+            for _ in range(2):
+                torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+                model.fuse_model()
+    assert_untouched()
+
+
+def leaves_nothing_behind(model: torch.nn.Module) -> None:
+    seen = set()
+    stop = threading.Event()
+
+    def others() -> None:  # which use PyTorch for the first time while a team is at work
+        while not stop.is_set():
+            seen.add(in_a_new_thread(torch.get_num_threads))
+
+    observer = threading.Thread(target=others)
+    observer.start()
+    with torch.inference_mode():
+        for _ in range(20):
+            model(image())
+    stop.set()
+    observer.join()
+    assert seen == {2}
+    assert_untouched()
+
+
+def an_error_reaches_the_caller(model: torch.nn.Module) -> None:
+    layer = model.layers[1][0].ffn.fc2
+    layer.weight = torch.nn.Parameter(layer.weight[:, 1:].clone())
+    with torch.inference_mode():
+        for _ in range(10):
+            try:
+                model(image())
+            except RuntimeError:
+                assert_untouched()
+            else:
+                raise AssertionError("no error")
+
+
+def an_interruption_ends_it(model: torch.nn.Module) -> None:
+    x = torch.rand(1, 3, 300, 300)
+    interrupted = 0
+    with torch.inference_mode():
+        for attempt in range(10):
+            signal.setitimer(signal.ITIMER_REAL, 0.01 * (attempt + 1))
+            try:
+                for _ in range(100):
+                    model(x)
+            except KeyboardInterrupt:
+                interrupted += 1
+                assert_untouched()
+        check(model, image())
+    assert interrupted == 10
+
+
+def forwards_at_once(model: torch.nn.Module) -> None:
+    def run(_: int) -> None:
+        with torch.inference_mode():
+            check(model, image())
+
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(run, range(12)))
+    assert_untouched()
+
+
+def without_threads(model: torch.nn.Module) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    start = threading.Thread.start
+    for works_before in (True, False):
+        if not works_before:
+            core()._one_thread_works.cache_clear()
+        threading.Thread.start = refuse
+        try:
+            with torch.inference_mode():
+                check(model, image())
+        finally:
+            threading.Thread.start = start
+        assert_untouched()
+
+
+def lookers_on_see_everything(model: torch.nn.Module) -> None:
+    class Count(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.layers += "layer_norm" in str(function)
+            return function(*args, **(kwargs or {}))
+
+    with torch.inference_mode():
+        with Count() as count:
+            model(image())
+        assert count.layers == 4
+        with torch.profiler.profile() as profile:
+            model(image())
+        names = [event.key for event in profile.key_averages()]
+        assert "aten::gelu" in names or "aten::gelu_" in names, names
+        with torch.autocast("cpu", torch.bfloat16):
+            assert shared_out(model, image()) == {"MainThread"}
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    core()._one_thread_works.cache_clear()
+    globals()[sys.argv[1]](core().build_aether(WEIGHTS))
+    print(json.dumps(["done"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,7 @@ The upper half of the file is the network, the lower half reads checkpoints.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections import Counter
@@ -52,7 +53,9 @@ from .aether_core import (
     _without_weights,
     aether,
     convolve_groups,
+    for_each_pixel,
     linear_,
+    to_groups,
 )
 
 __all__ = [
@@ -320,8 +323,7 @@ class AetherBlock3(nn.Module):
                 for part, group in zip(out.split(size, 1), y):
                     group.copy_(part)
                 return out.sum(0, dtype=wide)
-            # Made contiguous first, since adding short rows is slow in bfloat16 and copying them is not.
-            x.add_(out.view(-1, groups, size).transpose(0, 1).contiguous(), alpha=self.res_scale)
+            x.add_(to_groups(out, groups), alpha=self.res_scale)
             return None
 
         totals = team.map(transform, zip(x.split(count, 1), *(group.split(count) for group in y)))
@@ -581,24 +583,23 @@ class aether3(nn.Module):  # noqa: N801 - beside aether, the first generation
             return torch.cat([self._body_(picture) for picture in x.split(1)])
         shallow = self.conv_first(x.contiguous(memory_format=torch.channels_last))
         deep = _in_groups(shallow)
-        groups, _, height, width, size = deep.shape
         features = []
         with Team(x) as team:
-            count = _pixels_in_cache(deep.view(groups, -1, size), groups * size, team)
             for stage, fusion_conv in zip(self.stages, self.fusion_convs):
                 for block in stage:  # type: ignore[attr-defined]
                     block.forward_(deep, team)
-                slices = deep.view(groups, -1, size).split(count, 1)
-                fused = [linear_(part.transpose(0, 1).flatten(1), fusion_conv) for part in slices]
-                features.append(torch.cat(fused))
-        del deep
-        joint = torch.cat([self._fused_pixels(*parts) for parts in zip(*(part.split(count) for part in features))])
-        deep = joint.view(1, height, width, -1).permute(0, 3, 1, 2).add_(shallow)
+                fuse = functools.partial(linear_, layer=fusion_conv)
+                features.append(for_each_pixel(fuse, deep, fusion_conv.out_channels, team))
+            del deep
+            joint = torch.cat([feature.permute(0, 2, 3, 1) for feature in features], 3)
+            features.clear()
+            joint = for_each_pixel(self._fused_pixels, joint[None], shallow.shape[1], team)
+        deep = joint.add_(shallow)
         return self.conv_after_body(deep).add_(deep)
 
-    def _fused_pixels(self, *features: Tensor) -> Tensor:
-        """Fusion and norm of pixels, (P, c) of each stage -> (P, C)."""
-        pixels = self.quant_fusion_layer.of_pixels(torch.cat(features, 1))
+    def _fused_pixels(self, pixels: Tensor) -> Tensor:
+        """Fusion and norm of pixels, (P, c) of all stages -> (P, C)."""
+        pixels = self.quant_fusion_layer.of_pixels(pixels)
         if isinstance(self.norm, PixelNorm):
             return self.norm.of_pixels(pixels)
         factor, summand = (tensor.flatten() for tensor in self.norm.merged())

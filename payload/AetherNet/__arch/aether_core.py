@@ -251,7 +251,7 @@ def linear_(x: Tensor, layer: Union[nn.Linear, nn.Conv2d]) -> Tensor:
     # In bfloat16 a matrix product is oneDNN's already, and autocast does not know convolutions by this name.
     if x.dtype != torch.float32 or weight.dtype != torch.float32 or _autocasts():
         return F.linear(x, weight, bias)
-    pixels = min(2**12, 2 ** len(x).bit_length())
+    pixels = min(2**11, 2 ** (len(x) - 1).bit_length())
     way = _convolution if _convolution_pays(*weight.shape, pixels, torch.get_num_threads()) else F.linear
     return way(x, weight, bias)
 
@@ -343,8 +343,7 @@ class AetherBlock(nn.Module):
 
         def transform(x: Tensor, *y: Tensor) -> None:
             out = self.ffn.forward_(self.norm(torch.cat(y, 1)))
-            # Made contiguous first, since adding short rows is slow in bfloat16 and copying them is not.
-            x.add_(out.view(-1, groups, width).transpose(0, 1).contiguous())
+            x.add_(to_groups(out, groups))
 
         team.map(transform, zip(x.split(count, 1), *(group.split(count) for group in y)))
 
@@ -377,6 +376,30 @@ def _pixels_in_cache(x: Tensor, hidden: int, team: Team) -> int:
     slices = max(1, pixels // max(512, min(cached, pixels // 4)))
     slices = -(-slices // team.size) * team.size
     return -(-pixels // slices)
+
+
+def to_groups(pixels: Tensor, groups: int) -> Tensor:
+    """(P, C) -> (G, P, C/G), to be added to something: a view, or a copy where adding short rows is slow."""
+    grouped = pixels.view(len(pixels), groups, -1).transpose(0, 1)
+    return grouped if pixels.dtype == torch.float32 else grouped.contiguous()
+
+
+def for_each_pixel(function: Callable[[Tensor], Tensor], x: Tensor, channels: int, team: Team) -> Tensor:
+    """
+    Applies a function of pixels, (P, C) -> (P, D), to channels in groups as ``_in_groups`` lays them out.
+
+    Slices of them, so that no copy of the whole is made. Returns (B, D, H, W), channels-last, where D is ``channels``.
+    """
+    groups, batch, height, width, size = x.shape
+    x = x.view(groups, -1, size)
+    out = x.new_empty(x.shape[1], channels)
+    count = _pixels_in_cache(x, groups * size, team)
+
+    def apply(x: Tensor, out: Tensor) -> None:
+        out.copy_(function(x.transpose(0, 1).flatten(1)))
+
+    team.map(apply, zip(x.split(count, 1), out.split(count)))
+    return out.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 class Team:
@@ -715,7 +738,8 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
         # those that profilers and counters of operations register for every module there is.
         if modules._global_forward_hooks or modules._global_forward_pre_hooks:
             return False
-        return not any(module._forward_hooks or module._forward_pre_hooks for module in self.layers.modules())
+        inside = (*self.layers.modules(), *self.norm.modules())
+        return not any(module._forward_hooks or module._forward_pre_hooks for module in inside)
 
     def _infer(self, x: Tensor) -> Tensor:
         """``forward`` for inference on a CPU."""
@@ -746,8 +770,8 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
         with Team(x) as team:
             for block in self._blocks():
                 block.forward_(deep, team)
-        deep = self.norm(deep.permute(1, 2, 3, 0, 4).flatten(3))
-        return self.conv_after_body(deep.permute(0, 3, 1, 2)).add_(shallow)
+            deep = for_each_pixel(self.norm, deep, deep.shape[0] * deep.shape[-1], team)
+        return self.conv_after_body(deep).add_(shallow)
 
     def _reconstruct(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, out_chans, upscale*H, upscale*W)."""
@@ -763,9 +787,11 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
         halo = 3
         batch, _, height, width = x.shape
         scale = self.upscale
-        rows = max(64, 2**18 // (width * scale * scale))
+        # Eight megabytes of the widest tensor in float32: memory for more than 32 would be mapped anew each time.
+        rows = max(32, 2**21 // (self.conv_last.in_channels * width * scale * scale))
         if rows + halo >= height:
             return self._reconstruct(x).contiguous()
+        rows = -(-height // -(-height // rows))
         out = x.new_empty(batch, self.conv_last.out_channels, height * scale, width * scale)
         for top in range(0, height, rows):
             bottom = min(top + rows, height)

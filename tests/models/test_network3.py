@@ -335,7 +335,7 @@ def test_hooks_are_called_once(dtype: torch.dtype, name: str) -> None:
     model = core3().build_aether3(weights3_of(**TINY), dtype=dtype)
     calls = []
     model.get_submodule(name).register_forward_hook(lambda _, __, output: calls.append(1) or output * 0)
-    x = torch.rand(1, 3, 9, 9, dtype=dtype)
+    x = torch.rand(1, 3, 41, 39, dtype=dtype)  # more than one slice of pixels
     with torch.no_grad():
         y = model(x)
     assert len(calls) == 1

@@ -556,11 +556,6 @@ class aether3(nn.Module):  # noqa: N801 - beside aether, the first generation
     _reconstruct = aether._reconstruct
     _reconstruct_in_strips = aether._reconstruct_in_strips
 
-    @property
-    def layers(self) -> nn.Module:
-        """What the in-place path runs without calling it."""
-        return nn.ModuleList([self.stages, self.fusion_convs, self.quant_fusion_layer, self.norm])
-
     def _centre(self, x: Tensor) -> Tensor:
         return x / self.img_range - self.mean
 

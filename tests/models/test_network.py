@@ -91,10 +91,11 @@ def test_groups_and_slices_of_large_images_join_without_a_seam(embed_dim: int, d
             model.fuse_model()
 
 
-def test_strips_of_a_large_image_join_without_a_seam() -> None:
-    config = {"embed_dim": 16, "depths": (1,), "upscale": 4, "num_feat": 8}
+@pytest.mark.parametrize("upscale", [1, 2, 3, 4, 8])
+def test_strips_of_a_large_image_join_without_a_seam(upscale: int) -> None:
+    config = {"embed_dim": 16, "depths": (1,), "upscale": upscale, "num_feat": 32}
     weights = weights_of(**config)
-    x = torch.rand(1, 3, 200, 90)
+    x = torch.rand(1, 3, 72, 2048 // upscale**2)
     with torch.inference_mode():
         y = core().build_aether(weights)(x)
     torch.testing.assert_close(y, plain_output(x, weights, **config), rtol=0, atol=1e-5)

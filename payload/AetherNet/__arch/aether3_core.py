@@ -399,6 +399,9 @@ class Upsample3(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.blocks(x)
 
+    def __iter__(self) -> Iterator[nn.Module]:
+        return iter(self.blocks)
+
 
 class aether3(nn.Module):  # noqa: N801 - beside aether, the first generation
     """

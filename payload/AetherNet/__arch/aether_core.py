@@ -781,24 +781,33 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
         """
         ``_reconstruct``, a strip of rows at a time, so that the wide tensors of the upsampler never exist whole.
 
-        One output pixel sees less than three input rows to either side (3x3 convolutions at scales 1, 1 or 2, 4, ...:
-        1 + 1 + 1/2 + 1/4 + ... < 3), so a strip with three more rows on each side is right in its middle.
+        A strip begins with three rows more on each side than it ends with, for each 3x3 convolution is wrong by one row
+        where a strip has no neighbours; what nothing after it needs is cut off after each layer.
         """
-        halo = 3
         batch, _, height, width = x.shape
-        scale = self.upscale
         # Eight megabytes of the widest tensor in float32: memory for more than 32 would be mapped anew each time.
-        rows = max(32, 2**21 // (self.conv_last.in_channels * width * scale * scale))
-        if rows + halo >= height:
+        rows = max(32, 2**21 // (self.conv_last.in_channels * width * self.upscale**2))
+        if rows + 3 >= height:
             return self._reconstruct(x).contiguous()
-        rows = -(-height // -(-height // rows))
-        out = x.new_empty(batch, self.conv_last.out_channels, height * scale, width * scale)
-        for top in range(0, height, rows):
-            bottom = min(top + rows, height)
-            above = min(top, halo)
-            strip = self._reconstruct(x[:, :, top - above : bottom + halo])
-            strip = strip[:, :, above * scale : (above + bottom - top) * scale]
+        out = x.new_empty(batch, self.conv_last.out_channels, height * self.upscale, width * self.upscale)
+
+        def reconstruct(top: int, bottom: int) -> None:
+            scale, first = 1, max(top - 3, 0)  # of the rows that the strip has, in its own scale
+            strip = x[:, :, first : bottom + 3]
+            for layer in (self.conv_before_upsample, *self.upsample, self.conv_last):
+                strip = layer(strip)
+                step = strip.shape[3] // (width * scale)
+                scale, first = scale * step, first * step
+                halo = 0 if layer is self.conv_last else 1 if isinstance(layer, nn.Conv2d) else 2
+                wanted = max(top * scale - halo, 0)
+                strip, first = strip[:, :, wanted - first : bottom * scale + halo - first], wanted
             out[:, :, top * scale : bottom * scale] = strip
+
+        with Team(x) as team:
+            # Members have a strip each at the same time. All strips are about as high.
+            strips = -(-height * team.size // rows)
+            edges = [height * strip // strips for strip in range(strips + 1)]
+            team.map(reconstruct, zip(edges, edges[1:]))
         return out
 
 

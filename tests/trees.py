@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import compileall
+import shutil
 from pathlib import Path
 
-from environments import Snapshot, quietly, snapshot
+from environments import Snapshot, quietly, snapshot, wheel
 
 from aether_install.tree.commands import Outcome, install, status, uninstall
 from aether_install.tree.layout import Spandrel
@@ -38,3 +40,23 @@ class Tree:
         data = path.read_bytes()
         assert old in data
         path.write_bytes(data.replace(old, new))
+
+
+def linked_spandrel(version: str, folder: Path) -> Path:
+    """
+    Makes a site-packages folder that costs little to copy, to list and to import.
+
+    All architectures are links to compiled ones, and no row of RECORD is about them.
+    """
+    tree, others = folder / "site-packages", folder / "others"
+    shutil.unpack_archive(wheel(version), tree, "zip")
+    (tree / "spandrel" / "architectures").rename(others)
+    (tree / "spandrel" / "architectures").mkdir()
+    for path in list(others.iterdir()):
+        if path.is_dir():
+            compileall.compile_dir(path, quiet=1)
+        (tree / "spandrel" / "architectures" / path.name).symlink_to(path)
+    record = next(tree.glob("*.dist-info")) / "RECORD"
+    rows = record.read_bytes().splitlines(keepends=True)
+    record.write_bytes(b"".join(row for row in rows if not row.startswith(b"spandrel/architectures/")))
+    return tree

@@ -6,17 +6,20 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import pytest
-from environments import Snapshot, quietly, snapshot, wheel
-from faults import REFUSED, SUCCEEDED_ANYWAY, at_step, failing_with, kill
+from environments import Snapshot, quietly, snapshot
+from faults import REFUSED, SUCCEEDED_ANYWAY, at_step, failing_with, kill, slim_process
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from imports import import_each
+from trees import linked_spandrel
 
 from aether_install.errors import AetherInstallError
 from aether_install.tree import commands, registry
@@ -31,20 +34,15 @@ FOUND: dict[tuple[bytes, ...], Path] = {}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _folders(tmp_path_factory: pytest.TempPathFactory) -> None:
+def _elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     tempfile.tempdir = str(tmp_path_factory.mktemp("histories"))
+    with slim_process() as History.elsewhere:
+        yield
 
 
 @cache
 def release(version: str) -> Path:
-    """A release of spandrel, whose other architectures are links, which costs nothing to copy."""
-    folder = Path(tempfile.mkdtemp())
-    shutil.unpack_archive(wheel(version), folder / "whole", "zip")
-    shutil.copytree(folder / "whole", folder / "tree", ignore=shutil.ignore_patterns("architectures"))
-    (folder / "tree/spandrel/architectures").mkdir()
-    for path in (folder / "whole/spandrel/architectures").iterdir():
-        (folder / "tree/spandrel/architectures" / path.name).symlink_to(path)
-    return folder / "tree"
+    return linked_spandrel(version, Path(tempfile.mkdtemp()))
 
 
 def older() -> Payload:
@@ -56,6 +54,32 @@ def older() -> Payload:
 
 def cannot_run() -> None:
     raise AetherInstallError("it does not run")
+
+
+def do(form: str, root: Path, links: bool, check: Callable[[], None] | None = None) -> None:
+    """
+    Changes the spandrel in a site-packages folder.
+
+    Args:
+        form: one of those below.
+        links: whether there are links, as there are none on a memory stick.
+    """
+    spandrel = Spandrel(root / "spandrel")
+    with pytest.MonkeyPatch.context() as patch:
+        if not links:
+            patch.setattr(os, "supports_follow_symlinks", set())
+            patch.setattr(os, "link", lambda *_, **__: failing_with(errno.EPERM)())
+        if form == "install older":
+            patch.setattr(commands, "shipped_payload", older)
+        if form == "uninstall":
+            commands.uninstall(spandrel, force=True, progress=quietly)
+        else:
+            commands.install(spandrel, force=True, check=check, progress=quietly)
+
+
+def do_with(happen: Callable[[], None], step: int, *arguments: Any) -> int:
+    """Has something happen at a step of that."""
+    return at_step(step, partial(do, *arguments), happen)
 
 
 def essence(root: Path) -> Snapshot:
@@ -70,28 +94,21 @@ forms = st.sampled_from(["install", "uninstall", "install older"])
 class History(RuleBasedStateMachine):
     """A site-packages folder to which things happen."""
 
+    elsewhere: ProcessPoolExecutor
+
     @initialize(version=st.sampled_from(VERSIONS), links=st.booleans())
     def unpack(self, version: str, links: bool) -> None:
         self.root = Path(tempfile.mkdtemp()) / "site-packages"
         shutil.copytree(release(version), self.root, symlinks=True)
         self.spandrel = Spandrel(self.root / "spandrel")
         self.expected = essence(self.root)
-        self.patch = pytest.MonkeyPatch()
-        if not links:  # as on a memory stick
-            self.patch.setattr(os, "supports_follow_symlinks", set())
-            self.patch.setattr(os, "link", lambda *_, **__: failing_with(errno.EPERM)())
+        self.links = links
 
-    def work(self, form: str, check: Callable[[], None] | None = None) -> Callable[[], None]:
-        def install_older() -> None:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(commands, "shipped_payload", older)
-                commands.install(self.spandrel, force=True, check=check, progress=quietly)
+    def work(self, form: str, check: Callable[[], None] | None = None) -> None:
+        do(form, self.root, self.links, check)
 
-        return {
-            "install": lambda: commands.install(self.spandrel, force=True, check=check, progress=quietly),
-            "uninstall": lambda: commands.uninstall(self.spandrel, force=True, progress=quietly),
-            "install older": install_older,
-        }[form]  # type: ignore[return-value]
+    def work_with(self, happen: Callable[[], None], form: str, step: int) -> int:
+        return self.elsewhere.submit(do_with, happen, step, form, self.root, self.links).result()
 
     @property
     def state(self) -> State:
@@ -99,7 +116,7 @@ class History(RuleBasedStateMachine):
 
     @rule(form=forms)
     def run(self, form: str) -> None:
-        self.work(form)()
+        self.work(form)
         if form == "uninstall":
             self.assert_given_back()
         elif form == "install":
@@ -108,12 +125,12 @@ class History(RuleBasedStateMachine):
 
     @rule(form=forms, step=steps)
     def is_killed(self, form: str, step: int) -> None:
-        at_step(step, self.work(form), kill)
+        self.work_with(kill, form, step)
 
     @rule(form=forms, step=steps, code=st.sampled_from([errno.ENOSPC, errno.EACCES]))
     def fails(self, form: str, step: int, code: int) -> None:
         found = essence(self.root)
-        ended = os.waitstatus_to_exitcode(at_step(step, self.work(form), failing_with(code)))
+        ended = os.waitstatus_to_exitcode(self.work_with(failing_with(code), form, step))
         assert ended in (0, REFUSED, SUCCEEDED_ANYWAY)
         if ended == REFUSED:
             assert essence(self.root) == found
@@ -122,7 +139,7 @@ class History(RuleBasedStateMachine):
     def does_not_run(self, form: str) -> None:
         found = snapshot(self.root)
         try:
-            self.work(form, cannot_run)()
+            self.work(form, cannot_run)
         except AetherInstallError:
             after = snapshot(self.root)
             assert {name: fact[:4] for name, fact in after.items()} == {name: fact[:4] for name, fact in found.items()}
@@ -178,15 +195,14 @@ class History(RuleBasedStateMachine):
     def assert_given_back(self) -> None:
         for edited in self.root.rglob("*.aether-edited"):  # which the user has looked at
             edited.unlink()
-        self.work("uninstall")()
+        self.work("uninstall")
         assert essence(self.root) == self.expected
         assert self.state is State.ABSENT
 
     def teardown(self) -> None:
         if hasattr(self, "root"):
-            self.work("uninstall")()
+            self.work("uninstall")
             self.assert_given_back()
-            self.patch.undo()
 
 
 History.TestCase.settings = settings(

@@ -9,12 +9,14 @@ import py_compile
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
-from environments import Snapshot, copy_spandrel, quietly, snapshot
-from faults import REFUSED, SUCCEEDED_ANYWAY, at_every_step, failing_with, kill
+from environments import Snapshot, quietly, snapshot
+from faults import REFUSED, SUCCEEDED_ANYWAY, at_every_step, failing_with, kill, slim_process
 from imports import import_each
+from trees import linked_spandrel
 
 from aether_install.errors import AetherInstallError
 from aether_install.tree.commands import install, status, uninstall
@@ -63,14 +65,7 @@ each_work = pytest.mark.parametrize("work", WORK)
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A spandrel without us, and with bytecode of its registry that Python uses whatever the registry says."""
-    others = copy_spandrel(tmp_path_factory.mktemp("others")) / "architectures"
-    tree = tmp_path_factory.mktemp("clean") / "site-packages"
-    copy_spandrel(tree)
-    for path in others.iterdir():
-        if path.is_dir():  # most of the files; as links, none of them is copied many times
-            link = tree / "spandrel" / "architectures" / path.name
-            shutil.rmtree(link)
-            link.symlink_to(path)
+    tree = linked_spandrel("0.4.2", tmp_path_factory.mktemp("clean"))
     py_compile.compile(str(registry_of(tree)), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
     return tree
 
@@ -93,13 +88,21 @@ def starts(clean: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
 
 
 @pytest.fixture(scope="module")
-def killed(starts: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+def elsewhere() -> Iterator[ProcessPoolExecutor]:
+    with slim_process() as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def killed(
+    starts: dict[str, Path], elsewhere: ProcessPoolExecutor, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, list[Path]]:
     """The different trees that each work leaves behind if it is killed, at any step."""
     left: dict[str, list[Path]] = {}
     for work, start in starts.items():
         folder = tmp_path_factory.mktemp(work)
         before = links_apart(snapshot(start))
-        ends = dict(interrupted(start, WORK[work], kill, folder))
+        ends = dict(elsewhere.submit(interrupted, start, WORK[work], kill, folder).result())
         assert all(os.WIFSIGNALED(ended) and os.WTERMSIG(ended) == signal.SIGKILL for ended in ends.values())
         left[work] = list(ends)
         assert links_apart(snapshot(start)) == before, "the files that others share"
@@ -109,22 +112,23 @@ def killed(starts: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 def interrupted(
     start: Path, work: Callable[[Path], None], happen: Callable[[], None], folder: Path
-) -> Iterator[tuple[Path, int]]:
+) -> list[tuple[Path, int]]:
     """Has something happen at every step of some work; each different tree that this leaves, and the wait status."""
-    seen: set[tuple[object, ...]] = set()
+    left: dict[tuple[object, ...], tuple[Path, int]] = {}
     victim = folder / "victim"
 
     def prepare() -> Callable[[], None]:
         link_tree(start, victim)
         return lambda: work(victim)
 
+    prepare()()  # What is parsed here need not be parsed in every fork.
     number = 0
     for number, ended in at_every_step(prepare, happen):
         facts = (ended, *content(snapshot(victim, bytecode=True)))
-        if facts not in seen:
-            seen.add(facts)
-            yield victim.rename(folder / f"step-{number}"), ended
+        if facts not in left:
+            left[facts] = victim.rename(folder / f"step-{number}"), ended
     assert number > 25
+    return list(left.values())
 
 
 def assert_absent(tree: Path, clean: Path) -> None:
@@ -187,11 +191,12 @@ def test_what_fails_after_a_kill_at_any_step_is_put_back_as_that_run_found_it(
     ids=lambda value: value if isinstance(value, str) else errno.errorcode[value],
 )
 def test_what_fails_at_any_step_is_put_back_or_finished_by_the_next_run(
-    starts: dict[str, Path], clean: Path, tmp_path: Path, work: str, code: int
+    starts: dict[str, Path], elsewhere: ProcessPoolExecutor, clean: Path, tmp_path: Path, work: str, code: int
 ) -> None:
     before = links_apart(snapshot(starts[work], bytecode=True))
     ends = []
-    for tree, ended in interrupted(starts[work], WORK[work], failing_with(code), tmp_path):
+    left = elsewhere.submit(interrupted, starts[work], WORK[work], failing_with(code), tmp_path).result()
+    for tree, ended in left:
         ends.append(os.waitstatus_to_exitcode(ended))
         if ends[-1] == REFUSED:
             assert links_apart(snapshot(tree, bytecode=True)) == before, tree

@@ -66,3 +66,12 @@ def test_it_refuses_what_the_real_run_refuses(tree: Path) -> None:
         result = aether_install(command, "--target", tree, "--dry-run", check=False)
         assert result.returncode == 1
         assert "--force" in result.stderr
+
+
+def test_a_block_that_is_out_only_while_the_payload_changes_is_no_difference(tree: Path) -> None:
+    at = Tree(tree)
+    at.install()
+    at.edit(at.registry, b"MAIN_REGISTRY = ArchRegistry()\n", b"MAIN_REGISTRY = ArchRegistry()  # edited\n")
+    (at.payload / "__init__.py").unlink()
+    diff = aether_json("spandrel", "--target", tree, "--dry-run")["diff"]
+    assert "main_registry.py\n" not in diff

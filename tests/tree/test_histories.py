@@ -29,6 +29,8 @@ from aether_install.tree.state import State
 
 VERSIONS = ("0.4.1", "0.4.2")
 
+EDIT = b"# edited\n"
+
 FOUND: dict[tuple[bytes, ...], Path] = {}
 """A tree for each content of registry and payload that was come upon."""
 
@@ -46,8 +48,8 @@ def release(version: str) -> Path:
 
 
 def older() -> Payload:
-    """A payload with another version, another core and a file that is gone since."""
-    files = dict(shipped_payload().files)
+    """A payload with another version, of which every file is another one, and with files that are gone since."""
+    files = {name: data + b"\n# older\n" for name, data in shipped_payload().files.items()}
     files["__init__.py"] = files["__init__.py"].replace(b'__version__ = "', b'__version__ = "0.')
     return Payload({**files, "__arch/gone.py": b"", "gone/__init__.py": b"# gone\n"})
 
@@ -87,7 +89,7 @@ def essence(root: Path) -> Snapshot:
     return {name: fact[:4] for name, fact in snapshot(root).items() if fact[0] != "link"}
 
 
-steps = st.integers(1, 60)
+steps = st.integers(1, 100)
 forms = st.sampled_from(["install", "uninstall", "install older"])
 
 
@@ -107,8 +109,10 @@ class History(RuleBasedStateMachine):
     def work(self, form: str, check: Callable[[], None] | None = None) -> None:
         do(form, self.root, self.links, check)
 
-    def work_with(self, happen: Callable[[], None], form: str, step: int) -> int:
-        return self.elsewhere.submit(do_with, happen, step, form, self.root, self.links).result()
+    def work_with(
+        self, happen: Callable[[], None], form: str, step: int, check: Callable[[], None] | None = None
+    ) -> int:
+        return self.elsewhere.submit(do_with, happen, step, form, self.root, self.links, check).result()
 
     @property
     def state(self) -> State:
@@ -123,9 +127,10 @@ class History(RuleBasedStateMachine):
             assert self.state is State.INSTALLED
         assert not [*self.root.rglob("*.aether-new"), *self.root.rglob("*.aether-undo")]
 
-    @rule(form=forms, step=steps)
-    def is_killed(self, form: str, step: int) -> None:
-        self.work_with(kill, form, step)
+    @rule(form=forms, step=steps, check=st.sampled_from([None, cannot_run]))
+    def is_killed(self, form: str, step: int, check: Callable[[], None] | None) -> None:
+        """Perhaps while it is undone."""
+        self.work_with(kill, form, step, check)
 
     @rule(form=forms, step=steps, code=st.sampled_from([errno.ENOSPC, errno.EACCES]))
     def fails(self, form: str, step: int, code: int) -> None:
@@ -150,7 +155,7 @@ class History(RuleBasedStateMachine):
         path = self.spandrel.payload / "__init__.py"
         data = path.read_bytes()
         path.unlink()
-        path.write_bytes(data + b"# edited\n")
+        path.write_bytes(data.removesuffix(EDIT) + EDIT)
 
     @rule(version=st.sampled_from(VERSIONS))
     def spandrel_is_unpacked_over_it(self, version: str) -> None:
@@ -175,19 +180,16 @@ class History(RuleBasedStateMachine):
             (self.spandrel.architectures / path.name).symlink_to(os.readlink(path))
 
     @invariant()
-    def a_registry_that_names_a_payload_has_one_beside_it_that_is_known_by_its_manifest(self) -> None:
-        """It may be in part while one version replaces another: then spandrel warns, which is tried below."""
+    def a_registry_that_names_a_payload_has_all_of_one_beside_it(self) -> None:
         source = self.spandrel.registry.read_bytes()
         compile(source, "main_registry.py", "exec")
         if registry.unpatch(source) != source:
-            manifest = Manifest.decode((self.spandrel.payload / MANIFEST_NAME).read_bytes())
-            assert manifest
             names = sorted(self.spandrel.payload.rglob("*.py"))
             there = {path.relative_to(self.spandrel.payload).as_posix(): path.read_bytes() for path in names}
-            unedited = {name: data for name, data in there.items() if not data.endswith(b"# edited\n")}
-            assert any(unedited.items() <= version.files.items() for version in (shipped_payload(), older())), (
-                there.keys()
-            )
+            unedited = {name: data.removesuffix(EDIT) for name, data in there.items()}
+            assert unedited in (shipped_payload().files, older().files), there.keys()
+            manifest = Manifest.decode((self.spandrel.payload / MANIFEST_NAME).read_bytes())
+            assert manifest in (shipped_payload().manifest, older().manifest)
             key = (source, *(path.read_bytes() for path in names))
             if key not in FOUND:
                 FOUND[key] = shutil.copytree(self.root, Path(tempfile.mkdtemp()) / "site-packages", symlinks=True)

@@ -79,17 +79,20 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tree
 
 
+def older_payload() -> Payload:
+    files = {name: b"# older\n" + data for name, data in shipped_payload().files.items()}
+    return Payload(files | {"__arch/gone.py": b"", "gone/__init__.py": b""})
+
+
 @pytest.fixture(scope="module")
 def starts(clean: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The tree from which each work sets out."""
     folder = tmp_path_factory.mktemp("starts")
     trees = {work: link_tree(clean, folder / work) for work in WORK}
     do_install(trees["uninstall"])
-    older = {name: b"# older\n" + data for name, data in shipped_payload().files.items()}
-    older |= {"__arch/gone.py": b"", "gone/__init__.py": b""}
     for work in ("update", "undone update"):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("aether_install.tree.commands.shipped_payload", lambda: Payload(older))
+            patch.setattr("aether_install.tree.commands.shipped_payload", older_payload)
             do_install(trees[work])
         assert state_of(trees[work]) is State.OUTDATED
     for tree in trees.values():
@@ -226,3 +229,12 @@ def test_spandrel_imports_whatever_a_kill_left_behind(killed: dict[str, list[Pat
     for folder, answer in zip(trees.values(), import_each(trees.values()), strict=True):
         assert answer.clean, (folder, answer)
         assert not answer.warnings, (folder, answer)
+
+
+def test_the_registry_names_a_payload_only_while_all_of_one_version_is_there(killed: dict[str, list[Path]]) -> None:
+    whole = (shipped_payload().files, older_payload().files)
+    for tree in (tree for left in killed.values() for tree in left):
+        if b"AetherNet" in registry_of(tree).read_bytes():
+            payload = tree / "spandrel" / "architectures" / "AetherNet"
+            there = {path.relative_to(payload).as_posix(): path.read_bytes() for path in payload.rglob("*.py")}
+            assert there in whole, (tree, there.keys())

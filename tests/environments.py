@@ -195,16 +195,19 @@ def snapshot(root: Path, *, bytecode: bool = False) -> Snapshot:
     Times of folders are left out and so, unless asked for, is bytecode.
     """
     facts: Snapshot = {}
-    for path in sorted(root.rglob("*")):
-        if not bytecode and "__pycache__" in path.parts:
-            continue
-        status = path.lstat()
-        name = path.relative_to(root).as_posix()
-        if path.is_symlink():
-            facts[name] = ("link", os.readlink(path), status.st_mtime_ns)
-        elif path.is_dir():
-            facts[name] = ("folder", status.st_mode)
-        else:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            facts[name] = ("file", digest, status.st_mode, status.st_mtime_ns, status.st_nlink)
-    return facts
+    folders = [""]
+    for folder in folders:
+        with os.scandir(root / folder) as entries:
+            for entry in entries:
+                if entry.name == "__pycache__" and not bytecode:
+                    continue
+                name, status = f"{folder}{entry.name}", os.lstat(entry.path)
+                if entry.is_symlink():
+                    facts[name] = ("link", os.readlink(entry.path), status.st_mtime_ns)
+                elif entry.is_dir():
+                    facts[name] = ("folder", status.st_mode)
+                    folders.append(f"{name}/")
+                else:
+                    digest = hashlib.sha256(Path(entry.path).read_bytes()).hexdigest()
+                    facts[name] = ("file", digest, status.st_mode, status.st_mtime_ns, status.st_nlink)
+    return dict(sorted(facts.items()))

@@ -12,7 +12,10 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import count
+from multiprocessing import get_context
 from types import FrameType
 from typing import Any
 
@@ -48,21 +51,6 @@ REFUSED = 1
 """Exit status of work that ended with a sentence for the user."""
 
 
-class _Interruption:
-    """A profile function that has something happen before the step of a number."""
-
-    def __init__(self, number: int, happen: Callable[[], None]) -> None:
-        self.number = number
-        self.happen = happen
-        self.steps = 0
-
-    def __call__(self, _: FrameType, event: str, call: Any) -> None:
-        if event == "c_call" and call.__name__ in _CHANGING and _is_about_files(call):
-            self.steps += 1
-            if self.steps == self.number:
-                self.happen()
-
-
 def _is_about_files(call: Any) -> bool:
     return call.__module__ in ("posix", "_io") or type(call.__self__).__module__ == "_io"
 
@@ -73,14 +61,22 @@ def at_step(number: int, work: Callable[[], None], happen: Callable[[], None]) -
 
     Returns the wait status of the process; 0: it was done in fewer steps.
     """
-    interruption = _Interruption(number, happen)
+    steps = 0
+
+    def count_step(_: FrameType, event: str, call: Any) -> None:
+        nonlocal steps
+        if event == "c_call" and call.__name__ in _CHANGING and _is_about_files(call):
+            steps += 1
+            if steps == number:
+                happen()
+
     child = os.fork()
     if child == 0:
         status = 2
         try:
-            sys.setprofile(interruption)
+            sys.setprofile(count_step)
             work()
-            status = SUCCEEDED_ANYWAY if interruption.steps >= interruption.number else 0
+            status = SUCCEEDED_ANYWAY if steps >= number else 0
         except AetherInstallError:
             status = REFUSED
         except BaseException:
@@ -97,11 +93,11 @@ def kill() -> None:
 
 def failing_with(code: int) -> Callable[[], None]:
     """Something that makes a step fail with this errno instead of being taken."""
+    return partial(_fail, code)
 
-    def fail() -> None:
-        raise OSError(code, os.strerror(code))
 
-    return fail
+def _fail(code: int) -> None:
+    raise OSError(code, os.strerror(code))
 
 
 def at_every_step(prepare: Callable[[], Callable[[], None]], happen: Callable[[], None]) -> Iterator[tuple[int, int]]:
@@ -119,3 +115,13 @@ def at_every_step(prepare: Callable[[], Callable[[], None]], happen: Callable[[]
         if status == 0:
             return
         yield number, status
+
+
+def slim_process() -> ProcessPoolExecutor:
+    """
+    Another process to have something happen from, which takes module-level functions.
+
+    It imports the modules of those alone. Forking one that has imported torch takes ten times as long, and those that
+    run tests have, since they collect the tests of models.
+    """
+    return ProcessPoolExecutor(1, get_context("spawn"))

@@ -1,34 +1,43 @@
-"""Imports many copies of spandrel in one process, one after the other, so that torch is imported only once."""
+"""
+Imports many copies of spandrel in one process, one after the other, so that torch is imported only once.
+
+The process, one for each that runs tests, starts when it is first needed and ends with that one.
+"""
 
 from __future__ import annotations
 
+import atexit
 import json
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-from environments import needs_torch, run
+from environments import needs_torch
 
 _PROGRAM = """
-import json, sys, traceback, warnings
+import importlib, json, sys, traceback, warnings
 import torch, torchvision, einops
 shapes = {"body.0.weight": (8, 3, 3, 3), "body.0.bias": (8,), "body.1.weight": (8,)}
 shapes.update({"body.2.weight": (12, 8, 3, 3), "body.2.bias": (12,)})
 compact = {key: torch.zeros(shape) for key, shape in shapes.items()}
 for line in sys.stdin:
-    folder = line.rstrip("\\n")
-    for name in [name for name in sys.modules if name.partition(".")[0] == "spandrel"]:
+    folder, package = json.loads(line)
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("spandrel", package)]:
         del sys.modules[name]
+    importlib.invalidate_caches()
     sys.path.insert(0, folder)
     answer = {"imports": False, "registered": [], "loads_others": False, "warnings": [], "error": ""}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            import spandrel
-            answer["imports"] = spandrel.__file__.startswith(folder)
+            spandrel = importlib.import_module(package)
+            own = {name for name in ("spandrel", package) if name in sys.modules} == {package}
+            answer["imports"] = own and spandrel.__file__.startswith(folder)
             ids = [str(support.architecture.id) for support in spandrel.MAIN_REGISTRY]
             answer["registered"] = [name for name in ids if name.startswith("AetherNet")]
             other = spandrel.ModelLoader().load_from_state_dict(compact)
@@ -42,7 +51,7 @@ for line in sys.stdin:
             answer["error"] = traceback.format_exc()
     sys.path.remove(folder)
     answer["warnings"] = [str(w.message) for w in caught if "AetherNet" in str(w.message)]
-    print(json.dumps(answer))
+    print(json.dumps(answer), flush=True)
 """
 
 
@@ -70,13 +79,31 @@ class Import:
         return self.imports and self.loads_others and not self.error
 
 
-def import_each(folders: Iterable[Path]) -> list[Import]:
-    """Imports the spandrel in each site-packages folder, and loads models of several architectures with it."""
+@cache
+def _importer() -> subprocess.Popen[str]:
+    command = [sys.executable, "-B", "-c", _PROGRAM]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    atexit.register(process.communicate)
+    return process
+
+
+def import_each(folders: Iterable[Path], package: str = "spandrel") -> list[Import]:
+    """
+    Imports the spandrel in each site-packages folder, and loads models of several architectures with it.
+
+    Args:
+        package: the name under which it is there.
+    """
     needs_torch()
-    folders = list(folders)
-    answers = run(sys.executable, "-B", "-c", _PROGRAM, input="".join(f"{folder}\n" for folder in folders))
-    imports = [Import(**json.loads(line)) for line in answers.stdout.splitlines()]
-    assert len(imports) == len(folders), answers.stderr
+    process = _importer()
+    assert process.stdin
+    assert process.stdout
+    imports = []
+    for folder in folders:
+        print(json.dumps([str(folder), package]), file=process.stdin, flush=True)
+        answer = process.stdout.readline()
+        assert answer, f"importing the spandrel in {folder} ended the process, as said on stderr"
+        imports.append(Import(**json.loads(answer)))
     return imports
 
 

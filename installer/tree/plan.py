@@ -3,9 +3,8 @@ What to do about the facts: the steps that install our part, and those that remo
 
 Planning changes nothing, so a dry run is a plan that is shown instead of applied. The order of the steps is
 what makes a kill at any instant harmless: RECORD knows of every file before it is there and after it is gone, and the
-registry names the payload only once it is complete and until it goes. While one version replaces another the registry
-names a payload in part: never a mixture of both, since what differs is removed first, and spandrel imports with a
-warning.
+registry names the payload only while it is complete. So it is made the original again before anything in the payload
+is changed or removed, and patched once everything is there.
 """
 
 from __future__ import annotations
@@ -57,7 +56,9 @@ def plan_clearing(facts: Facts) -> Plan:
 
 def plan_install(facts: Facts) -> Plan:
     """
-    The steps from any state that is not refused to ``installed``; none of them changes what is right already.
+    The steps from any state that is not refused to ``installed``.
+
+    None of them changes what is right already, but for the registry where the payload changes.
 
     Raises:
         AetherInstallError: the registry was edited so that our part cannot be told from the rest.
@@ -69,6 +70,7 @@ def plan_install(facts: Facts) -> Plan:
             *set_aside,
             *(Remove(kept_name(path)) for path in facts.kept if path not in restorable),
             *_extend_records(facts, original, restorable),
+            *_unpatch_registry(facts, original, restorable),
             *_write_payload(facts),
             *_patch_registry(facts, original, restorable),
         ),
@@ -183,6 +185,19 @@ def _outdated_bytecode(facts: Facts) -> list[tuple[Path, bytes]]:
     return [(path, code) for path, code in facts.stale_bytecode.items() if not is_compiled_with_block(code)]
 
 
+def _rewrites_block(facts: Facts, original: bytes) -> bool:
+    """Whether the block is not the one that we write, or has to be out while the payload changes."""
+    return facts.registry != registry.patch(original) or facts.files != facts.shipped.installed_files
+
+
+def _unpatch_registry(facts: Facts, original: bytes, restorable: frozenset[Path]) -> Iterator[Step]:
+    place = facts.spandrel.registry
+    if _rewrites_block(facts, original):
+        yield from _remove_bytecode_with_block(facts)
+        if facts.registry != original:
+            yield Keep(kept_name(place), place) if place in restorable else Put(place, original, like=place)
+
+
 def _write_payload(facts: Facts) -> Iterator[Step]:
     folder, wanted = facts.spandrel.payload, facts.shipped.installed_files
     for name, data in facts.files.items():
@@ -202,7 +217,6 @@ def _write_payload(facts: Facts) -> Iterator[Step]:
 
 def _patch_registry(facts: Facts, original: bytes, restorable: frozenset[Path]) -> Iterator[Step]:
     place = facts.spandrel.registry
-    patched = registry.patch(original)
     if facts.registry == original and place not in restorable:
         # First of all: by it the next run knows that kept bytecode belongs to this registry.
         yield Keep(place, kept_name(place))
@@ -210,9 +224,8 @@ def _patch_registry(facts: Facts, original: bytes, restorable: frozenset[Path]) 
         if path not in restorable:
             yield Keep(path, kept_name(path))
         yield Remove(path)
-    if facts.registry != patched:
-        yield from _remove_bytecode_with_block(facts)
-        yield Put(place, patched, like=place)
+    if _rewrites_block(facts, original):
+        yield Put(place, registry.patch(original), like=place)
 
 
 def _restore_registry(facts: Facts, restorable: frozenset[Path]) -> Iterator[Step]:

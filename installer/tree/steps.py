@@ -17,7 +17,7 @@ class Put:
 
 @dataclass(frozen=True)
 class Keep:
-    """Give a file a second name, so that it survives being replaced."""
+    """Give a file a second name, in place of what has that name: it survives then being replaced under the first."""
 
     path: Path
     name: Path

@@ -38,7 +38,7 @@ class Transaction:
 
     def __init__(self) -> None:
         self._undo: list[Callable[[], None]] = []
-        self._saved: dict[Path, Path] = {}
+        self._saved: list[Path] = []
         self._rubbish: list[Path] = []
         self._folders_to_remove: list[Path] = []
         self._touched: set[Path] = set()
@@ -59,10 +59,11 @@ class Transaction:
                 self._save(path)
                 os.replace(new, path)
             case Keep(path, name):
+                new = free_name(name, NEW_SUFFIX)
+                self._undo.append(lambda: new.unlink(missing_ok=True))
+                give_second_name(path, new)
                 self._save(name)
-                if os.path.lexists(name):
-                    name.unlink()
-                give_second_name(path, name)
+                _rename(new, name)
             case PutBack(name, path) if is_same_file(name, path):
                 # Renaming a file onto itself would leave both names.
                 self._undo.append(lambda: None if os.path.lexists(name) else give_second_name(path, name))
@@ -83,16 +84,14 @@ class Transaction:
 
     def _save(self, path: Path) -> None:
         """Gives what is in a place a second name, to swap it back from."""
-        if path in self._saved:
-            return  # By an earlier step, whose undoing comes last and settles the matter.
-        undo = free_name(path, UNDO_SUFFIX)
-        self._saved[path] = undo
         if not os.path.lexists(path):
             self._undo.append(lambda: path.unlink(missing_ok=True))
             return
+        undo = free_name(path, UNDO_SUFFIX)
+        self._saved.append(undo)
         self._undo.append(lambda: undo.unlink(missing_ok=True))
         give_second_name(path, undo)
-        self._undo.append(lambda: _swap_back(undo, path))
+        self._undo.append(lambda: _rename(undo, path))
 
     def _make_folder(self, path: Path, like: Path) -> None:
         if path.is_dir():
@@ -107,7 +106,7 @@ class Transaction:
 
         Returns what could not be removed, which harms nobody and is rubbish to the next run.
         """
-        files = [path for path in (*self._rubbish, *self._saved.values()) if os.path.lexists(path)]
+        files = [path for path in (*self._rubbish, *self._saved) if os.path.lexists(path)]
         removals: list[tuple[Path, Callable[[Path], None]]] = [(path, Path.unlink) for path in files]
         removals += [(folder, remove_empty_folder) for folder in self._folders_to_remove]
         left: list[Path] = []
@@ -131,7 +130,7 @@ class Transaction:
             while self._undo:
                 self._undo.pop()()
         except OSError as error:
-            raise UndoError(error, [undo for undo in self._saved.values() if os.path.lexists(undo)]) from error
+            raise UndoError(error, [undo for undo in self._saved if os.path.lexists(undo)]) from error
         finally:
             self._make_durable()
 
@@ -140,8 +139,8 @@ class Transaction:
             sync_folder(folder)
 
 
-def _swap_back(undo: Path, path: Path) -> None:
-    if is_same_file(undo, path):
-        undo.unlink()
+def _rename(name: Path, path: Path) -> None:
+    if is_same_file(name, path):
+        name.unlink()  # Renaming a file onto itself would leave both names.
     else:
-        os.replace(undo, path)
+        os.replace(name, path)

@@ -194,17 +194,16 @@ def _diff(plan: Plan) -> Iterator[str]:
     """A unified diff of the files that change; those that come or go are listed, which says enough."""
     import difflib  # only a dry run needs it
 
+    after = {}
     for step in plan.steps:
         match step:
             case Put(path, data):
-                after = data
+                after[path] = data
             case PutBack(name, path):
-                after = name.read_bytes()
-            case _:
-                continue
+                after[path] = name.read_bytes()
+    for path, data in after.items():
         if path.suffix != ".pyc" and plan.changes[path] is Change.CHANGED:
-            before = path.read_bytes()
-            yield from difflib.unified_diff(_lines(before), _lines(after), str(path), str(path))
+            yield from difflib.unified_diff(_lines(path.read_bytes()), _lines(data), str(path), str(path))
 
 
 def _lines(data: bytes) -> list[str]:

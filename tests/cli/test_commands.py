@@ -9,7 +9,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from environments import aether_install, aether_json, script
+from environments import aether_install, aether_json, needs_torch, script
+from trees import Tree
+
+from aether_install.cli import main
+
+
+def in_this_process(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Runs a command that imports torch, which is imported once for all of them."""
+    needs_torch()
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments], prog_name="aether-install")
+    return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), *capsys.readouterr())
 
 
 def test_the_options_are_the_same_with_dashes_and_underscores(tree: Path) -> None:
@@ -34,14 +45,16 @@ def test_json_is_one_object_even_when_it_fails(tmp_path: Path) -> None:
     assert "error" in aether_json("inspect", tmp_path / "nothing.pth")
 
 
-def test_errors_are_one_sentence_on_stderr_and_exit_status_1(tmp_path: Path) -> None:
-    for arguments in (
-        ("status", "--target", tmp_path),
-        ("spandrel", "--python", tmp_path / "python"),
-        ("inspect", tmp_path / "nothing.pth"),
-        ("fuse", "--model_path", tmp_path / "a.pth", "--output_path", tmp_path / "b.pth"),
-    ):
-        result = aether_install(*arguments, check=False)
+def test_errors_are_one_sentence_on_stderr_and_exit_status_1(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    told = [
+        aether_install("status", "--target", tmp_path, check=False),
+        aether_install("spandrel", "--python", tmp_path / "python", check=False),
+        in_this_process(capsys, "inspect", tmp_path / "nothing.pth"),
+        in_this_process(capsys, "fuse", "--model_path", tmp_path / "a.pth", "--output_path", tmp_path / "b.pth"),
+    ]
+    for result in told:
         assert result.returncode == 1
         assert result.stdout == ""
         assert str(tmp_path) in result.stderr
@@ -97,19 +110,19 @@ def test_what_is_done_is_done_even_if_it_cannot_be_told(tree: Path, tmp_path: Pa
     for command, code, state in (("spandrel", "cp1252", "installed"), ("uninstall", "ascii", "absent")):
         environment = {**os.environ, "PYTHONIOENCODING": code}
         aether_install(command, "--target", folder, env=environment, encoding=code)
-        assert aether_json("status", "--target", folder)["state"] == state
+        assert Tree(folder).state == state
     without_streams = ["sh", "-c", 'exec "$0" "$@" >&- 2>&-', script("aether-install")]
     assert subprocess.run([*without_streams, "spandrel", "--target", folder]).returncode == 0
 
 
-def test_a_place_that_may_not_be_read_is_named(tmp_path: Path) -> None:
+def test_a_place_that_may_not_be_read_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     name = "x" * 5000
-    for command in (
-        ["status", "--target", name],
-        ["inspect", name],
-        ["fuse", "--model_path", name, "--output_path", "y.pth"],
-    ):
-        result = aether_install(*command, check=False)
+    told = [
+        aether_install("status", "--target", name, check=False),
+        in_this_process(capsys, "inspect", name),
+        in_this_process(capsys, "fuse", "--model_path", name, "--output_path", "y.pth"),
+    ]
+    for result in told:
         assert result.returncode == 1
         assert "name" in result.stderr.splitlines()[0]
         assert "mistake" not in result.stderr
@@ -135,7 +148,7 @@ def test_an_empty_name_means_nothing(arguments: list[str]) -> None:
 def test_a_spandrel_is_as_before_only_if_nothing_stays(tree: Path) -> None:
     edited = tree / "spandrel" / "architectures" / "AetherNet" / "__init__.py"
     for is_edited in (False, True):
-        aether_install("spandrel", "--target", tree)
+        Tree(tree).install()
         if is_edited:
             edited.write_bytes(edited.read_bytes() + b"\n# edited\n")
         shown = aether_install("uninstall", "--force", "--target", tree).stdout

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from environments import aether_install, aether_json, script
+from environments import script
+from trees import Tree
 
 from aether_install.ui.view import typed
 
@@ -41,7 +42,7 @@ def test_progress_is_plain_lines_where_nothing_can_be_drawn(setting: dict[str, s
 
 
 def test_a_terminal_of_few_letters_gets_a_table_all_the_same(tree: Path) -> None:
-    aether_install("spandrel", "--target", tree)
+    Tree(tree).install()
     status, shown = on_terminal("status", "--target", tree, TERM="xterm", PYTHONIOENCODING="cp1252")
     assert status == 0
     assert "\x1b[" in shown
@@ -57,7 +58,7 @@ def test_work_is_done_though_the_reader_of_stdout_has_gone(tree: Path) -> None:
             result = subprocess.run(arguments, stdout=theirs, stderr=subprocess.PIPE, text=True)
             os.close(theirs)
             assert (result.returncode, result.stderr) == (0, "")
-            assert aether_json("status", "--target", tree)["state"] == state
+            assert Tree(tree).state == state
 
 
 def test_a_mistake_of_the_program_is_told_in_a_sentence_and_noted_in_a_file(tree: Path, tmp_path: Path) -> None:

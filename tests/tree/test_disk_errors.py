@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from environments import Snapshot, aether_install, aether_json, snapshot
+from environments import Snapshot, aether_json, snapshot
 from imports import import_each
+from trees import Tree
 
 _PROGRAM = """
 import errno, os, sys
@@ -78,7 +79,7 @@ def test_without_hard_links_files_are_copied_instead(tree: Path, command: str) -
     for step in ("spandrel", "uninstall"):
         result = run_with(tree, "os.link" if step == command else "none", "EPERM", 1, step)
         assert result.returncode == 0, result.stderr
-        assert aether_json("status", "--target", tree)["state"] == ("installed" if step == "spandrel" else "absent")
+        assert Tree(tree).state == ("installed" if step == "spandrel" else "absent")
     assert {name: fact[:4] for name, fact in snapshot(tree).items()} == before
 
 
@@ -92,7 +93,7 @@ def test_where_undoing_fails_too_the_originals_are_kept_and_named(tree: Path) ->
     assert named
     assert all(Path(name).exists() for name in named)
     assert import_each([tree])[0].clean
-    assert aether_json("status", "--target", tree)["state"] == "partial"
+    assert Tree(tree).state == "partial"
     assert aether_json("uninstall", "--target", tree)["state"] == "absent"
     assert snapshot(tree) == before
 
@@ -122,14 +123,14 @@ def test_json_after_a_failure_tells_what_the_tree_is_now(
     assert result.returncode == 1
     described = json.loads(result.stdout)
     assert described["error"] in result.stderr
-    assert described["state"] == state == aether_json("status", "--target", tree)["state"]
+    assert described["state"] == state == Tree(tree).state
     assert set(described["changed"]) == files_that_differ(before, snapshot(tree), tree)
     assert bool(described["changed"]) == (state == "partial")
     assert ("everything was put back" in result.stderr) == (state == "absent")
 
 
 def test_json_of_a_refusal_tells_the_state(tree: Path) -> None:
-    aether_install("spandrel", "--target", tree)
+    Tree(tree).install()
     with (tree / "spandrel/architectures/AetherNet/__init__.py").open("a") as file:
         file.write("# edited\n")
     for command in ("spandrel", "uninstall"):
@@ -140,9 +141,10 @@ def test_json_of_a_refusal_tells_the_state(tree: Path) -> None:
 
 @pytest.mark.parametrize("command", ["spandrel", "uninstall"])
 def test_rubbish_that_cannot_be_deleted_is_no_failure_and_deleted_by_the_next_run(tree: Path, command: str) -> None:
+    at = Tree(tree)
     before = snapshot(tree)
     if command == "uninstall":
-        aether_install("spandrel", "--target", tree)
+        at.install()
     result = run_with(tree, "os.remove", "EACCES", 1, command, "--json", suffix=".aether-undo")
     assert result.returncode == 0, result.stderr
     described = json.loads(result.stdout)
@@ -151,16 +153,16 @@ def test_rubbish_that_cannot_be_deleted_is_no_failure_and_deleted_by_the_next_ru
     assert left == set(described["undeleted"])
     assert left <= set(described["changed"])
     assert described["state"] == ("installed" if command == "spandrel" else "partial")
-    assert described["state"] == aether_json("status", "--target", tree)["state"]
+    assert described["state"] == at.state
 
     again = run_with(tree, "os.remove", "EACCES", 1, command, suffix=".aether-undo")
     assert again.returncode == 0
     warned = [line for line in again.stdout.splitlines() if line.startswith("Warning: ")]
     assert all(any(name in line for line in warned) for name in left)
 
-    aether_install(command, "--target", tree)
+    at.install() if command == "spandrel" else at.uninstall()
     assert not list(tree.rglob("*.aether-undo"))
-    aether_install("uninstall", "--target", tree)
+    at.uninstall()
     assert snapshot(tree) == before
 
 
@@ -172,4 +174,4 @@ def test_an_owner_that_cannot_be_given_does_not_matter(tree: Path, code: str) ->
         os.chown(path, 65534, 65534)
     result = run_with(tree, "os.chown", code, 1, "spandrel")
     assert result.returncode == 0, result.stderr
-    assert aether_json("status", "--target", tree)["state"] == "installed"
+    assert Tree(tree).state == "installed"

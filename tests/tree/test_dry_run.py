@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from environments import aether_install, aether_json, snapshot
+from trees import Tree
 
 
 def test_it_writes_nothing(tree: Path) -> None:
@@ -41,7 +42,7 @@ def test_its_diff_is_what_patch_needs_to_do_the_same(tree: Path, tmp_path: Path)
         input=diff.replace(str(tree), "copy").encode(),
         check=True,
     )
-    aether_install("spandrel", "--target", tree)
+    Tree(tree).install()
     for name in ("spandrel/__helpers/main_registry.py", "spandrel-0.4.2.dist-info/RECORD"):
         assert (copy / name).read_bytes() == (tree / name).read_bytes()
 
@@ -52,16 +53,25 @@ def test_it_shows_the_diff_to_people(tree: Path) -> None:
     assert "would be added: spandrel/architectures/AetherNet/__arch/aether_core.py" in shown
     assert "would be changed: spandrel/__helpers/main_registry.py" in shown
     assert "nothing was changed" in shown
-    aether_install("spandrel", "--target", tree)
+    Tree(tree).install()
     shown = aether_install("uninstall", "--target", tree, "--dry-run").stdout
     assert "-    from ..architectures import AetherNet as _AetherNet" in shown
 
 
 def test_it_refuses_what_the_real_run_refuses(tree: Path) -> None:
-    aether_install("spandrel", "--target", tree)
+    Tree(tree).install()
     with (tree / "spandrel/architectures/AetherNet/__init__.py").open("a") as file:
         file.write("# edited\n")
     for command in ("spandrel", "uninstall"):
         result = aether_install(command, "--target", tree, "--dry-run", check=False)
         assert result.returncode == 1
         assert "--force" in result.stderr
+
+
+def test_a_block_that_is_out_only_while_the_payload_changes_is_no_difference(tree: Path) -> None:
+    at = Tree(tree)
+    at.install()
+    at.edit(at.registry, b"MAIN_REGISTRY = ArchRegistry()\n", b"MAIN_REGISTRY = ArchRegistry()  # edited\n")
+    (at.payload / "__init__.py").unlink()
+    diff = aether_json("spandrel", "--target", tree, "--dry-run")["diff"]
+    assert "main_registry.py\n" not in diff

@@ -6,17 +6,20 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import pytest
-from environments import Snapshot, quietly, snapshot, wheel
-from faults import REFUSED, SUCCEEDED_ANYWAY, at_step, failing_with, kill
+from environments import Snapshot, quietly, snapshot
+from faults import REFUSED, SUCCEEDED_ANYWAY, at_step, failing_with, kill, slim_process
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from imports import import_each
+from trees import linked_spandrel
 
 from aether_install.errors import AetherInstallError
 from aether_install.tree import commands, registry
@@ -26,30 +29,27 @@ from aether_install.tree.state import State
 
 VERSIONS = ("0.4.1", "0.4.2")
 
+EDIT = b"# edited\n"
+
 FOUND: dict[tuple[bytes, ...], Path] = {}
 """A tree for each content of registry and payload that was come upon."""
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _folders(tmp_path_factory: pytest.TempPathFactory) -> None:
+def _elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     tempfile.tempdir = str(tmp_path_factory.mktemp("histories"))
+    with slim_process() as History.elsewhere:
+        yield
 
 
 @cache
 def release(version: str) -> Path:
-    """A release of spandrel, whose other architectures are links, which costs nothing to copy."""
-    folder = Path(tempfile.mkdtemp())
-    shutil.unpack_archive(wheel(version), folder / "whole", "zip")
-    shutil.copytree(folder / "whole", folder / "tree", ignore=shutil.ignore_patterns("architectures"))
-    (folder / "tree/spandrel/architectures").mkdir()
-    for path in (folder / "whole/spandrel/architectures").iterdir():
-        (folder / "tree/spandrel/architectures" / path.name).symlink_to(path)
-    return folder / "tree"
+    return linked_spandrel(version, Path(tempfile.mkdtemp()))
 
 
 def older() -> Payload:
-    """A payload with another version, another core and a file that is gone since."""
-    files = dict(shipped_payload().files)
+    """A payload with another version, of which every file is another one, and with files that are gone since."""
+    files = {name: data + b"\n# older\n" for name, data in shipped_payload().files.items()}
     files["__init__.py"] = files["__init__.py"].replace(b'__version__ = "', b'__version__ = "0.')
     return Payload({**files, "__arch/gone.py": b"", "gone/__init__.py": b"# gone\n"})
 
@@ -58,17 +58,45 @@ def cannot_run() -> None:
     raise AetherInstallError("it does not run")
 
 
+def do(form: str, root: Path, links: bool, check: Callable[[], None] | None = None) -> None:
+    """
+    Changes the spandrel in a site-packages folder.
+
+    Args:
+        form: one of those below.
+        links: whether there are links, as there are none on a memory stick.
+    """
+    spandrel = Spandrel(root / "spandrel")
+    with pytest.MonkeyPatch.context() as patch:
+        if not links:
+            patch.setattr(os, "supports_follow_symlinks", set())
+            patch.setattr(os, "link", lambda *_, **__: failing_with(errno.EPERM)())
+        if form == "install older":
+            patch.setattr(commands, "shipped_payload", older)
+        if form == "uninstall":
+            commands.uninstall(spandrel, force=True, progress=quietly)
+        else:
+            commands.install(spandrel, force=True, check=check, progress=quietly)
+
+
+def do_with(happen: Callable[[], None], step: int, *arguments: Any) -> int:
+    """Has something happen at a step of that."""
+    return at_step(step, partial(do, *arguments), happen)
+
+
 def essence(root: Path) -> Snapshot:
     """Bytes, modes and times of all but the other architectures."""
     return {name: fact[:4] for name, fact in snapshot(root).items() if fact[0] != "link"}
 
 
-steps = st.integers(1, 60)
+steps = st.integers(1, 100)
 forms = st.sampled_from(["install", "uninstall", "install older"])
 
 
 class History(RuleBasedStateMachine):
     """A site-packages folder to which things happen."""
+
+    elsewhere: ProcessPoolExecutor
 
     @initialize(version=st.sampled_from(VERSIONS), links=st.booleans())
     def unpack(self, version: str, links: bool) -> None:
@@ -76,22 +104,15 @@ class History(RuleBasedStateMachine):
         shutil.copytree(release(version), self.root, symlinks=True)
         self.spandrel = Spandrel(self.root / "spandrel")
         self.expected = essence(self.root)
-        self.patch = pytest.MonkeyPatch()
-        if not links:  # as on a memory stick
-            self.patch.setattr(os, "supports_follow_symlinks", set())
-            self.patch.setattr(os, "link", lambda *_, **__: failing_with(errno.EPERM)())
+        self.links = links
 
-    def work(self, form: str, check: Callable[[], None] | None = None) -> Callable[[], None]:
-        def install_older() -> None:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(commands, "shipped_payload", older)
-                commands.install(self.spandrel, force=True, check=check, progress=quietly)
+    def work(self, form: str, check: Callable[[], None] | None = None) -> None:
+        do(form, self.root, self.links, check)
 
-        return {
-            "install": lambda: commands.install(self.spandrel, force=True, check=check, progress=quietly),
-            "uninstall": lambda: commands.uninstall(self.spandrel, force=True, progress=quietly),
-            "install older": install_older,
-        }[form]  # type: ignore[return-value]
+    def work_with(
+        self, happen: Callable[[], None], form: str, step: int, check: Callable[[], None] | None = None
+    ) -> int:
+        return self.elsewhere.submit(do_with, happen, step, form, self.root, self.links, check).result()
 
     @property
     def state(self) -> State:
@@ -99,21 +120,22 @@ class History(RuleBasedStateMachine):
 
     @rule(form=forms)
     def run(self, form: str) -> None:
-        self.work(form)()
+        self.work(form)
         if form == "uninstall":
             self.assert_given_back()
         elif form == "install":
             assert self.state is State.INSTALLED
         assert not [*self.root.rglob("*.aether-new"), *self.root.rglob("*.aether-undo")]
 
-    @rule(form=forms, step=steps)
-    def is_killed(self, form: str, step: int) -> None:
-        at_step(step, self.work(form), kill)
+    @rule(form=forms, step=steps, check=st.sampled_from([None, cannot_run]))
+    def is_killed(self, form: str, step: int, check: Callable[[], None] | None) -> None:
+        """Perhaps while it is undone."""
+        self.work_with(kill, form, step, check)
 
     @rule(form=forms, step=steps, code=st.sampled_from([errno.ENOSPC, errno.EACCES]))
     def fails(self, form: str, step: int, code: int) -> None:
         found = essence(self.root)
-        ended = os.waitstatus_to_exitcode(at_step(step, self.work(form), failing_with(code)))
+        ended = os.waitstatus_to_exitcode(self.work_with(failing_with(code), form, step))
         assert ended in (0, REFUSED, SUCCEEDED_ANYWAY)
         if ended == REFUSED:
             assert essence(self.root) == found
@@ -122,7 +144,7 @@ class History(RuleBasedStateMachine):
     def does_not_run(self, form: str) -> None:
         found = snapshot(self.root)
         try:
-            self.work(form, cannot_run)()
+            self.work(form, cannot_run)
         except AetherInstallError:
             after = snapshot(self.root)
             assert {name: fact[:4] for name, fact in after.items()} == {name: fact[:4] for name, fact in found.items()}
@@ -133,7 +155,7 @@ class History(RuleBasedStateMachine):
         path = self.spandrel.payload / "__init__.py"
         data = path.read_bytes()
         path.unlink()
-        path.write_bytes(data + b"# edited\n")
+        path.write_bytes(data.removesuffix(EDIT) + EDIT)
 
     @rule(version=st.sampled_from(VERSIONS))
     def spandrel_is_unpacked_over_it(self, version: str) -> None:
@@ -158,19 +180,16 @@ class History(RuleBasedStateMachine):
             (self.spandrel.architectures / path.name).symlink_to(os.readlink(path))
 
     @invariant()
-    def a_registry_that_names_a_payload_has_one_beside_it_that_is_known_by_its_manifest(self) -> None:
-        """It may be in part while one version replaces another: then spandrel warns, which is tried below."""
+    def a_registry_that_names_a_payload_has_all_of_one_beside_it(self) -> None:
         source = self.spandrel.registry.read_bytes()
         compile(source, "main_registry.py", "exec")
         if registry.unpatch(source) != source:
-            manifest = Manifest.decode((self.spandrel.payload / MANIFEST_NAME).read_bytes())
-            assert manifest
             names = sorted(self.spandrel.payload.rglob("*.py"))
             there = {path.relative_to(self.spandrel.payload).as_posix(): path.read_bytes() for path in names}
-            unedited = {name: data for name, data in there.items() if not data.endswith(b"# edited\n")}
-            assert any(unedited.items() <= version.files.items() for version in (shipped_payload(), older())), (
-                there.keys()
-            )
+            unedited = {name: data.removesuffix(EDIT) for name, data in there.items()}
+            assert unedited in (shipped_payload().files, older().files), there.keys()
+            manifest = Manifest.decode((self.spandrel.payload / MANIFEST_NAME).read_bytes())
+            assert manifest in (shipped_payload().manifest, older().manifest)
             key = (source, *(path.read_bytes() for path in names))
             if key not in FOUND:
                 FOUND[key] = shutil.copytree(self.root, Path(tempfile.mkdtemp()) / "site-packages", symlinks=True)
@@ -178,15 +197,14 @@ class History(RuleBasedStateMachine):
     def assert_given_back(self) -> None:
         for edited in self.root.rglob("*.aether-edited"):  # which the user has looked at
             edited.unlink()
-        self.work("uninstall")()
+        self.work("uninstall")
         assert essence(self.root) == self.expected
         assert self.state is State.ABSENT
 
     def teardown(self) -> None:
         if hasattr(self, "root"):
-            self.work("uninstall")()
+            self.work("uninstall")
             self.assert_given_back()
-            self.patch.undo()
 
 
 History.TestCase.settings = settings(

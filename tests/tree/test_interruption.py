@@ -9,12 +9,14 @@ import py_compile
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
-from environments import Snapshot, copy_spandrel, quietly, snapshot
-from faults import REFUSED, SUCCEEDED_ANYWAY, at_every_step, failing_with, kill
+from environments import Snapshot, quietly, snapshot
+from faults import REFUSED, SUCCEEDED_ANYWAY, at_every_step, failing_with, kill, slim_process
 from imports import import_each
+from trees import linked_spandrel
 
 from aether_install.errors import AetherInstallError
 from aether_install.tree.commands import install, status, uninstall
@@ -56,23 +58,30 @@ def links_apart(facts: Snapshot) -> Snapshot:
     return {name: fact[:4] for name, fact in facts.items()}
 
 
-WORK = {"install": do_install, "uninstall": do_uninstall, "update": do_install}
+def says_no() -> None:
+    raise AetherInstallError("it does not run")
+
+
+def do_install_in_vain(site_packages: Path) -> None:
+    with pytest.raises(AetherInstallError, match="everything was put back as it was"):
+        install(Spandrel(site_packages / "spandrel"), check=says_no, progress=quietly)
+
+
+WORK = {"install": do_install, "uninstall": do_uninstall, "update": do_install, "undone update": do_install_in_vain}
 each_work = pytest.mark.parametrize("work", WORK)
 
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A spandrel without us, and with bytecode of its registry that Python uses whatever the registry says."""
-    others = copy_spandrel(tmp_path_factory.mktemp("others")) / "architectures"
-    tree = tmp_path_factory.mktemp("clean") / "site-packages"
-    copy_spandrel(tree)
-    for path in others.iterdir():
-        if path.is_dir():  # most of the files; as links, none of them is copied many times
-            link = tree / "spandrel" / "architectures" / path.name
-            shutil.rmtree(link)
-            link.symlink_to(path)
+    tree = linked_spandrel("0.4.2", tmp_path_factory.mktemp("clean"))
     py_compile.compile(str(registry_of(tree)), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
     return tree
+
+
+def older_payload() -> Payload:
+    files = {name: b"# older\n" + data for name, data in shipped_payload().files.items()}
+    return Payload(files | {"__arch/gone.py": b"", "gone/__init__.py": b""})
 
 
 @pytest.fixture(scope="module")
@@ -81,25 +90,32 @@ def starts(clean: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     folder = tmp_path_factory.mktemp("starts")
     trees = {work: link_tree(clean, folder / work) for work in WORK}
     do_install(trees["uninstall"])
-    older = {name: b"# older\n" + data for name, data in shipped_payload().files.items()}
-    older |= {"__arch/gone.py": b"", "gone/__init__.py": b""}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("aether_install.tree.commands.shipped_payload", lambda: Payload(older))
-        do_install(trees["update"])
-    assert state_of(trees["update"]) is State.OUTDATED
+    for work in ("update", "undone update"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("aether_install.tree.commands.shipped_payload", older_payload)
+            do_install(trees[work])
+        assert state_of(trees[work]) is State.OUTDATED
     for tree in trees.values():
         compileall.compile_dir(tree / "spandrel" / "architectures" / "AetherNet", quiet=1)  # as by being used
     return trees
 
 
 @pytest.fixture(scope="module")
-def killed(starts: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+def elsewhere() -> Iterator[ProcessPoolExecutor]:
+    with slim_process() as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def killed(
+    starts: dict[str, Path], elsewhere: ProcessPoolExecutor, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, list[Path]]:
     """The different trees that each work leaves behind if it is killed, at any step."""
     left: dict[str, list[Path]] = {}
     for work, start in starts.items():
         folder = tmp_path_factory.mktemp(work)
         before = links_apart(snapshot(start))
-        ends = dict(interrupted(start, WORK[work], kill, folder))
+        ends = dict(elsewhere.submit(interrupted, start, WORK[work], kill, folder).result())
         assert all(os.WIFSIGNALED(ended) and os.WTERMSIG(ended) == signal.SIGKILL for ended in ends.values())
         left[work] = list(ends)
         assert links_apart(snapshot(start)) == before, "the files that others share"
@@ -109,22 +125,23 @@ def killed(starts: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 def interrupted(
     start: Path, work: Callable[[Path], None], happen: Callable[[], None], folder: Path
-) -> Iterator[tuple[Path, int]]:
+) -> list[tuple[Path, int]]:
     """Has something happen at every step of some work; each different tree that this leaves, and the wait status."""
-    seen: set[tuple[object, ...]] = set()
+    left: dict[tuple[object, ...], tuple[Path, int]] = {}
     victim = folder / "victim"
 
     def prepare() -> Callable[[], None]:
         link_tree(start, victim)
         return lambda: work(victim)
 
+    prepare()()  # What is parsed here need not be parsed in every fork.
     number = 0
     for number, ended in at_every_step(prepare, happen):
         facts = (ended, *content(snapshot(victim, bytecode=True)))
-        if facts not in seen:
-            seen.add(facts)
-            yield victim.rename(folder / f"step-{number}"), ended
+        if facts not in left:
+            left[facts] = victim.rename(folder / f"step-{number}"), ended
     assert number > 25
+    return list(left.values())
 
 
 def assert_absent(tree: Path, clean: Path) -> None:
@@ -156,11 +173,7 @@ def test_after_a_kill_at_any_step_either_command_gets_there(
         assert_either_command_gets_there(tree, clean, tmp_path)
 
 
-def says_no() -> None:
-    raise AetherInstallError("it does not run")
-
-
-@each_work
+@pytest.mark.parametrize("work", ["install", "uninstall", "update"])
 def test_what_fails_after_a_kill_at_any_step_is_put_back_as_that_run_found_it(
     killed: dict[str, list[Path]], clean: Path, tmp_path: Path, work: str
 ) -> None:
@@ -170,8 +183,7 @@ def test_what_fails_after_a_kill_at_any_step_is_put_back_as_that_run_found_it(
         victim = link_tree(tree, tmp_path / "victim")
         found = snapshot(victim, bytecode=True)
         if state_of(victim) is not State.INSTALLED:
-            with pytest.raises(AetherInstallError, match="everything was put back as it was"):
-                install(Spandrel(victim / "spandrel"), check=says_no, progress=quietly)
+            do_install_in_vain(victim)
             failed += 1
         assert snapshot(victim, bytecode=True) == found, tree
         do_install(victim)
@@ -183,15 +195,16 @@ def test_what_fails_after_a_kill_at_any_step_is_put_back_as_that_run_found_it(
 
 @pytest.mark.parametrize(
     ("work", "code"),
-    [(work, errno.ENOSPC) for work in WORK] + [("update", errno.EACCES)],
+    [("install", errno.ENOSPC), ("uninstall", errno.ENOSPC), ("update", errno.ENOSPC), ("update", errno.EACCES)],
     ids=lambda value: value if isinstance(value, str) else errno.errorcode[value],
 )
 def test_what_fails_at_any_step_is_put_back_or_finished_by_the_next_run(
-    starts: dict[str, Path], clean: Path, tmp_path: Path, work: str, code: int
+    starts: dict[str, Path], elsewhere: ProcessPoolExecutor, clean: Path, tmp_path: Path, work: str, code: int
 ) -> None:
     before = links_apart(snapshot(starts[work], bytecode=True))
     ends = []
-    for tree, ended in interrupted(starts[work], WORK[work], failing_with(code), tmp_path):
+    left = elsewhere.submit(interrupted, starts[work], WORK[work], failing_with(code), tmp_path).result()
+    for tree, ended in left:
         ends.append(os.waitstatus_to_exitcode(ended))
         if ends[-1] == REFUSED:
             assert links_apart(snapshot(tree, bytecode=True)) == before, tree
@@ -210,7 +223,18 @@ def what_is_imported(tree: Path) -> tuple[object, ...]:
 
 
 def test_spandrel_imports_whatever_a_kill_left_behind(killed: dict[str, list[Path]]) -> None:
+    """And never warns: where the registry names a payload, all of it is there."""
     trees = {what_is_imported(tree): tree for left in killed.values() for tree in left}
     assert len(trees) > 4
     for folder, answer in zip(trees.values(), import_each(trees.values()), strict=True):
         assert answer.clean, (folder, answer)
+        assert not answer.warnings, (folder, answer)
+
+
+def test_the_registry_names_a_payload_only_while_all_of_one_version_is_there(killed: dict[str, list[Path]]) -> None:
+    whole = (shipped_payload().files, older_payload().files)
+    for tree in (tree for left in killed.values() for tree in left):
+        if b"AetherNet" in registry_of(tree).read_bytes():
+            payload = tree / "spandrel" / "architectures" / "AetherNet"
+            there = {path.relative_to(payload).as_posix(): path.read_bytes() for path in payload.rglob("*.py")}
+            assert there in whole, (tree, there.keys())

@@ -5,55 +5,18 @@ from __future__ import annotations
 import compileall
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from environments import SUPPORTED, UNSUPPORTED, aether_install, aether_json, needs_torch, quietly, snapshot, wheel
-from environments import run as run_program
+from environments import SUPPORTED, UNSUPPORTED, aether_install, aether_json, snapshot, wheel
+from imports import import_each
+from trees import Tree
 
 from aether_install.errors import AetherInstallError
 from aether_install.tree import registry
-from aether_install.tree.commands import Outcome, install, status, uninstall
-from aether_install.tree.layout import Spandrel
 from aether_install.tree.manifest import Payload, shipped_payload
 from aether_install.tree.state import State
-
-
-class Tree:
-    """A site-packages folder, and what the commands make of the spandrel in it."""
-
-    def __init__(self, site_packages: Path) -> None:
-        self.site_packages = site_packages
-        self.package = site_packages / "spandrel"
-        self.registry = self.package / "__helpers" / "main_registry.py"
-        self.payload = self.package / "architectures" / "AetherNet"
-        self.spandrel = Spandrel(self.package)
-
-    def install(self, **options: bool) -> Outcome:
-        return install(self.spandrel, progress=quietly, **options)
-
-    def uninstall(self, **options: bool) -> Outcome:
-        return uninstall(self.spandrel, progress=quietly, **options)
-
-    @property
-    def state(self) -> str:
-        return status(self.spandrel).before.value
-
-    def snapshot(self) -> dict[str, tuple[object, ...]]:
-        return snapshot(self.site_packages)
-
-    def edit(self, path: Path, old: bytes, new: bytes) -> None:
-        """Edits a file as an editor does that keeps it in its place."""
-        data = path.read_bytes()
-        assert old in data
-        path.write_bytes(data.replace(old, new))
-
-
-@pytest.fixture
-def at(tree: Path) -> Tree:
-    return Tree(tree)
 
 
 def older_payload() -> Payload:
@@ -352,22 +315,15 @@ def test_the_package_itself_is_a_target_too(at: Tree) -> None:
 
 
 def test_a_copy_under_another_name_works_and_needs_no_record(at: Tree, tmp_path: Path) -> None:
-    needs_torch()
     vendored = tmp_path / "application" / "vendored_spandrel"
     shutil.copytree(at.package, vendored)
     for path in vendored.rglob("*.py"):
         path.write_bytes(path.read_bytes().replace(b"from spandrel.", b"from vendored_spandrel."))
     before = snapshot(vendored)
     aether_install("spandrel", "--target", vendored)
-    program = (
-        "import sys\nsys.path.insert(0, sys.argv[1])\nimport vendored_spandrel as s\n"
-        "from vendored_spandrel.architectures.AetherNet import aether\n"
-        "assert 'spandrel' not in sys.modules\n"
-        "m = aether(embed_dim=4, depths=(1,), upscale=2)\n"
-        "print(s.ModelLoader().load_from_state_dict(m.state_dict()).architecture.id)\n"
-    )
-    shown = run_program(sys.executable, "-B", "-c", program, vendored.parent).stdout
-    assert shown.strip() == "AetherNet-Unfused"
+    (answer,) = import_each([vendored.parent], "vendored_spandrel")
+    assert answer.clean
+    assert answer.detects
     aether_install("uninstall", "--target", vendored)
     assert snapshot(vendored) == before
 

@@ -26,6 +26,32 @@ if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 * GIBIBYTE and _runs_p
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
+SLOWEST = (
+    "test_package_managers",
+    "test_interruption",
+    "test_network3",
+    "test_interpreters",
+    "test_one_file",
+    "test_light_install",
+    "test_histories",
+    "test_doctor",
+    "test_old_torch",
+    "test_network",
+    "test_discovery",
+    "test_states",
+    "test_bytecode",
+    "test_detection",
+    "test_damage3",
+    "test_replays",
+)
+"""The files whose tests take longest, by and large in this order."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the slowest files first, lest one process works on such a file while the others have none left."""
+    items.sort(key=lambda item: SLOWEST.index(item.path.stem) if item.path.stem in SLOWEST else len(SLOWEST))
+
+
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A site-packages folder with a spandrel that does not know AetherNet."""

@@ -1,5 +1,5 @@
 """
-Kills and faults at every step that a piece of code takes in the file system, each in a process of its own.
+Kills and faults at every step that a piece of code takes in the file system; kills in a process of their own.
 
 The steps are counted, never timed: a profile function sees every call of a C function that can change a file, in the
 order in which they are made, and the run is repeated with something happening before the first, the second, ...
@@ -61,6 +61,24 @@ def at_step(number: int, work: Callable[[], None], happen: Callable[[], None]) -
 
     Returns the wait status of the process; 0: it was done in fewer steps.
     """
+    child = os.fork()
+    if child == 0:
+        status = 2
+        try:
+            status = fails_at_step(number, work, happen)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return os.waitpid(child, 0)[1]
+
+
+def fails_at_step(number: int, work: Callable[[], None], happen: Callable[[], None]) -> int:
+    """
+    Does some work in this process, and has something happen before a step of it that this process outlives.
+
+    Returns 0 if it was done in fewer steps, else ``SUCCEEDED_ANYWAY`` or ``REFUSED``.
+    """
     steps = 0
 
     def count_step(_: FrameType, event: str, call: Any) -> None:
@@ -70,20 +88,14 @@ def at_step(number: int, work: Callable[[], None], happen: Callable[[], None]) -
             if steps == number:
                 happen()
 
-    child = os.fork()
-    if child == 0:
-        status = 2
-        try:
-            sys.setprofile(count_step)
-            work()
-            status = SUCCEEDED_ANYWAY if steps >= number else 0
-        except AetherInstallError:
-            status = REFUSED
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    return os.waitpid(child, 0)[1]
+    try:
+        sys.setprofile(count_step)
+        work()
+    except AetherInstallError:
+        return REFUSED
+    finally:
+        sys.setprofile(None)
+    return SUCCEEDED_ANYWAY if steps >= number else 0
 
 
 def kill() -> None:

@@ -53,12 +53,15 @@ class Machine:
         return self.root / "home"
 
     @property
+    def variables(self) -> dict[str, str | None]:
+        """How environment variables differ where this machine's applications are found, and no others' settings."""
+        others = (name for name in os.environ if name.startswith(("XDG_", "INVOKEAI", "PINOKIO")))
+        return {**dict.fromkeys(others), "HOME": str(self.home)}
+
+    @property
     def environment(self) -> dict[str, str]:
-        """Environment variables under which a program finds this machine's applications, and no others' settings."""
-        kept = {
-            name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "INVOKEAI", "PINOKIO"))
-        }
-        return {**kept, "HOME": str(self.home)}
+        """All environment variables of a program that finds this machine's applications."""
+        return {name: value for name, value in {**os.environ, **self.variables}.items() if value is not None}
 
     def spandrel(self, host: str) -> Path:
         """The folder of an application's spandrel."""

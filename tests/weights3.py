@@ -100,3 +100,9 @@ def read_release() -> dict[str, Any]:
     with torch.serialization.safe_globals([torch.torch_version.TorchVersion]):
         release: dict[str, Any] = torch.load(RELEASE, weights_only=True)
     return release
+
+
+def release_io() -> tuple[torch.Tensor, torch.Tensor]:
+    """A picture, and what the published network makes of it with the release."""
+    with np.load(RELEASE.with_suffix(".io.npz")) as arrays:
+        return torch.from_numpy(arrays["x"]), torch.from_numpy(arrays["y_saved_model"])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import environments
+import in_process
 import pytest
 from applications import in_readme
 from environments import REPOSITORY, Snapshot, aether_install, aether_json
@@ -29,10 +30,10 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
 
 @pytest.fixture(scope="module")
 def command(machine: Machine) -> Callable[..., Any]:
-    """Runs the real command on that machine, with --json."""
+    """Runs the command on that machine, with --json."""
 
     def run(*arguments: str | Path) -> Any:
-        return aether_json(*arguments, env=machine.environment)
+        return in_process.aether_json(*arguments, env=machine.variables)
 
     return run
 
@@ -156,10 +157,16 @@ def test_all_are_taught_by_one_command_and_cleared_by_one(machine: Machine, comm
 
 
 def test_a_host_is_taught_by_its_own_python(machine: Machine, command: Callable[..., Any]) -> None:
-    taught = command("spandrel", "--host", "invokeai")
+    taught = command("spandrel", "--host", "invokeai", "--no-verify")
     assert (taught["host"], taught["state"], taught["used_by"]) == ("invokeai", "installed", ["invokeai"])
     shown = aether_install("uninstall", "--host", "invokeai", env=machine.environment).stdout
     assert str(machine.folders["invokeai"]) in shown
+    without_torch = machine.spandrel("invokeai").parent / "aaa.pth"
+    without_torch.write_text("import sys; sys.modules['torch'] = None\n")
+    refused = command("spandrel", "--host", "invokeai")
+    without_torch.unlink()
+    assert (refused["host"], refused["state"], refused["changed"]) == ("invokeai", "absent", [])
+    assert f"{machine.python('invokeai')} cannot run AetherNet" in refused["error"], "which it alone cannot"
 
 
 def test_one_that_fails_stops_none_of_the_others(machine: Machine, command: Callable[..., Any]) -> None:

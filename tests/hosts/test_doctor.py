@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import in_process
 import pytest
 import torch
 from environments import (
@@ -38,6 +39,7 @@ from aether_install.hosts import doctor
 from aether_install.hosts.discovery import Host
 from aether_install.hosts.doctor import Diagnosis, Patient, Step, examine, patient_of_target, request
 from aether_install.hosts.kinds import KINDS
+from aether_install.hosts.listen import Ending
 from aether_install.hosts.programs.does_model_work import READ_BY_FUSE, STEPS, replay
 from aether_install.hosts.started import parse_elapsed, started
 from aether_install.models.network import core
@@ -59,49 +61,49 @@ def told(result: dict[str, Any]) -> tuple[str, str, str]:
     return STEPS[failed], result["steps"][failed]["detail"], " ".join(result["advice"])
 
 
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has this process take the steps, and not a Python that is started for them."""
+
+    def listen(*told: Any) -> Ending:
+        _, _, (request,), _, hear = told
+        asked = json.loads(request)
+        replay(asked, lambda **answer: hear(asked["mark"] + json.dumps(answer)))
+        return Ending("", "")
+
+    monkeypatch.setattr(doctor, "listen", listen)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
 # In the host's own Python.
 
 
+@pytest.mark.usefixtures("here")
 def test_a_host_is_healed_by_the_advice_alone(tmp_path: Path) -> None:
-    """Whatever its packages print, whatever lies in the current folder, and while it runs."""
+    """Whatever its packages print, and whatever lies in the current folder."""
     folder = touch(tmp_path / "home" / "ünï 日本" / "ComfyUI", *COMFYUI)
     environment = make_environment(folder / "venv", "0.3.4")
     loud = "import os, sys; os.write(1, b'loud {'); print('noise', flush=True); print('more', file=sys.stderr)\n"
     (environment.site_packages / "loud.pth").write_text(loud)
-    (folder / "main.py").write_text("import time\nprint('runs', flush=True)\ntime.sleep(600)\n")
     elsewhere = touch(tmp_path, "elsewhere/") / "elsewhere"
     for name in ("torch", "spandrel", "einops", "safetensors"):
         (elsewhere / f"{name}.py").write_text(f"raise SystemExit('{name} came from the current folder')")
     model = shutil.copy(DEMO, elsewhere / "mödel 2x.pth").name
     variables = {**os.environ, "HOME": str(tmp_path / "home"), "PYTHONPATH": os.pathsep}
     around: dict[str, Any] = {"cwd": elsewhere, "env": variables}
-    python = ("--python", environment.python)
-    running = subprocess.Popen([environment.python, "main.py"], cwd=folder, stdout=subprocess.PIPE)
-    try:
-        assert running.stdout is not None
-        while running.stdout.readline() != b"runs\n":
-            pass
-        untaught = aether_install("doctor", model, *python, check=False, **around)
-        assert untaught.returncode == 1
-        assert "\ntaught: failed" in untaught.stdout
-        assert "noise" not in untaught.stdout
-        _, command, _ = untaught.stdout.splitlines()[-1].split("`")
-        program, *arguments = shlex.split(command)
-        assert program == "aether-install"
-        aether_install(*arguments)
 
-        known = snapshot(environment.root, bytecode=True)
-        stale = aether_json("doctor", model, "--host", folder, **around)
-        assert (stale["ok"], stale["host"]) == (False, "comfyui")
-        assert [step["step"] for step in stale["steps"] if not step["ok"]] == ["taught"], stale
-        assert str(running.pid) in stale["steps"][STEPS.index("taught")]["detail"]
-        assert stale["advice"] == ["Restart ComfyUI, which was started before: stop main.py and start it again."]
-    finally:
-        running.kill()
-        running.wait()
+    with spandrel_of(environment.site_packages):
+        untaught = in_process.aether_install("doctor", elsewhere / model, "--python", environment.python, check=False)
+    assert untaught.returncode == 1
+    assert "\ntaught: failed" in untaught.stdout
+    _, command, _ = untaught.stdout.splitlines()[-1].split("`")
+    program, *arguments = shlex.split(command)
+    assert program == "aether-install"
+    aether_install(*arguments, "--no-verify")
 
-    well = aether_json("doctor", model, *python, **around)
-    assert well["ok"] is True
+    known = snapshot(environment.root, bytecode=True)
+    well = aether_json("doctor", model, "--host", folder, **around)
+    assert (well["ok"], well["host"]) == (True, "comfyui"), well
     assert [step["step"] for step in well["steps"]] == list(STEPS)
     assert all(step["ok"] is True and step["detail"] for step in well["steps"])
     assert well["advice"] == []
@@ -125,13 +127,6 @@ def test_a_python_without_spandrel_is_told_how_to_get_it(tmp_path: Path) -> None
     step, _, advice = told(aether_json("doctor", "--python", lacking.python))
     assert step == "spandrel"
     assert f"{lacking.python} -m pip install spandrel" in advice
-
-
-def test_a_folder_without_spandrel_is_named(tmp_path: Path) -> None:
-    step, detail, _ = told(aether_json("doctor", "--target", tmp_path))
-    assert step == "spandrel"
-    assert str(tmp_path) in detail
-    assert "--target" in detail
 
 
 def test_the_spandrel_in_a_folder_runs_in_the_python_around_it(tmp_path: Path, tree: Path) -> None:
@@ -196,13 +191,49 @@ def test_a_python_that_is_silent_is_not_waited_for_forever(tmp_path: Path, monke
         os.kill(pid, 0)
 
 
-# The file, in this process and with a spandrel that is taught.
+# In this process, which has torch already, and with a spandrel that is taught.
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _taught() -> Iterator[None]:
     with spandrel_of(taught_spandrel()):
         yield
+
+
+@pytest.mark.usefixtures("here")
+def test_a_folder_without_spandrel_is_named(tmp_path: Path) -> None:
+    step, detail, _ = told(in_process.aether_json("doctor", "--target", tmp_path))
+    assert step == "spandrel"
+    assert str(tmp_path) in detail
+    assert "--target" in detail
+
+
+@pytest.mark.usefixtures("here")
+def test_a_host_that_runs_since_before_it_was_taught_is_to_be_restarted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = touch(tmp_path / "ComfyUI", *COMFYUI)
+    environment = make_environment(folder / "venv", "0.3.4", borrow=False)
+    (folder / "main.py").write_text("import time\nprint('runs', flush=True)\ntime.sleep(600)\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    running = subprocess.Popen([environment.python, "main.py"], cwd=folder, stdout=subprocess.PIPE)
+    try:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"runs\n"
+        install(Spandrel(environment.spandrel), progress=quietly)
+        with spandrel_of(environment.site_packages):
+            stale = in_process.aether_json("doctor", DEMO, "--host", folder)
+            running.kill()
+            running.wait()
+            well = in_process.aether_json("doctor", DEMO, "--host", folder)
+    finally:
+        running.kill()
+        running.wait()
+    assert (stale["ok"], stale["host"]) == (False, "comfyui")
+    assert [step["step"] for step in stale["steps"] if not step["ok"]] == ["taught"], stale
+    assert str(running.pid) in stale["steps"][STEPS.index("taught")]["detail"]
+    assert stale["advice"] == ["Restart ComfyUI, which was started before: stop main.py and start it again."]
+    assert well["ok"] is True
 
 
 def host(name: str) -> Host:

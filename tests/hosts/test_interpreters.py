@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pty
+import runpy
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from environments import (
-    SUPPORTED,
+    REPOSITORY,
+    SITE_PACKAGES,
     Environment,
     aether_install,
     aether_json,
@@ -24,12 +30,11 @@ from environments import (
     snapshot,
     wheel,
 )
-from imports import import_each
+from imports import import_each, spandrel_of
 
-from aether_install.errors import AetherInstallError
-from aether_install.hosts.locate import locate
-from aether_install.tree.commands import install
-from aether_install.tree.manifest import Payload, shipped_payload
+from aether_install.tree.commands import install, status, uninstall
+from aether_install.tree.layout import Spandrel
+from aether_install.tree.state import State
 
 
 @pytest.fixture(scope="module")
@@ -42,29 +47,28 @@ def comes_back(environment: Environment) -> Iterator[None]:
     """Every test here leaves the environment as it found it."""
     before = snapshot(environment.root)
     yield
-    aether_install("uninstall", "--target", environment.site_packages, "--force")
+    uninstall(Spandrel(environment.spandrel), force=True, progress=quietly)
     assert snapshot(environment.root) == before
 
 
-def test_every_version_loads_models_of_both_forms(tmp_path: Path) -> None:
-    folders = []
-    for version in SUPPORTED:
-        folders.append(tmp_path / version)
-        shutil.unpack_archive(wheel(version), folders[-1], "zip")
-    before = [snapshot(folder) for folder in folders]
-    for folder in folders:
-        aether_install("spandrel", "--target", folder)
-    for version, answer in zip(SUPPORTED, import_each(folders), strict=True):
-        assert answer.clean, (version, answer)
-        assert answer.detects, version
-        assert not answer.warnings, version
-    for folder in folders:
-        aether_install("uninstall", "--target", folder)
-    assert [snapshot(folder) for folder in folders] == before
+def taught(folder: Path, version: str) -> Spandrel:
+    """A spandrel of a version that knows AetherNet, in a site-packages folder."""
+    shutil.unpack_archive(wheel(version), folder, "zip")
+    install(Spandrel(folder / "spandrel"), progress=quietly)
+    return Spandrel(folder / "spandrel")
 
 
-def test_the_interpreter_loads_a_model_before_it_is_believed(environment: Environment) -> None:
-    shown = aether_install("spandrel", "--python", environment.python).stdout
+def in_the_way(folder: Path) -> Path:
+    """A current folder with modules that must not be imported from there."""
+    for name in ("importlib", "json", "os", "platform", "spandrel", "torch", "typing"):
+        (folder / f"{name}.py").write_text(f"raise SystemExit('{name} came from the current folder')")
+    return folder
+
+
+def test_the_interpreter_loads_a_model_before_it_is_believed(environment: Environment, tmp_path: Path) -> None:
+    """Whatever lies in the current folder, which this PYTHONPATH would have everybody import from but for ``-I``."""
+    command = [sys.executable, "-I", script("aether-install"), "spandrel", "--python", environment.python]
+    shown = run(*command, cwd=in_the_way(tmp_path), env={**os.environ, "PYTHONPATH": os.pathsep}).stdout
     assert "Not verified" not in shown
     assert f"0.3.4 in {environment.spandrel}" in shown
     assert str(environment.root) in shown
@@ -79,7 +83,7 @@ def test_the_advice_of_status_is_about_the_same_spandrel(environment: Environmen
         _, command, _ = advice.split("`")
         program, *arguments = shlex.split(command)
         assert program == "aether-install"
-        aether_install(*arguments)
+        aether_install(*arguments, "--no-verify")
         assert aether_json("status", *options)["state"] == "installed"
         assert "aether-install" not in aether_install("status", *options).stdout.splitlines()[-1]
 
@@ -100,28 +104,33 @@ def test_what_does_not_load_is_put_back_and_explained(environment: Environment) 
     assert snapshot(environment.root) == before
 
 
-@pytest.mark.parametrize(
-    ("forward", "complaint"),
-    [
-        ("_forward(self, x).no_such_attribute", "no_such_attribute"),
-        ("_forward(self, x) / 0", "not finite"),
-        ("_forward(self, x) * (1 + 1e-3 * self.fused)", "make different pictures"),
-    ],
-    ids=["raises", "not finite", "forms differ"],
-)
-def test_what_loads_but_runs_wrongly_is_put_back(
-    environment: Environment, monkeypatch: pytest.MonkeyPatch, forward: str, complaint: str
-) -> None:
-    """Such as torch 2.1 and 2.2, with which every forward of the first release's payload raised."""
-    before = snapshot(environment.root)
-    files = dict(shipped_payload().files)
-    files["__init__.py"] += f"_forward = aether.forward\naether.forward = lambda self, x: {forward}\n".encode()
-    monkeypatch.setattr("aether_install.tree.commands.shipped_payload", lambda: Payload(files))
-    found = locate(str(environment.python))
-    with pytest.raises(AetherInstallError, match="put back") as caught:
-        install(found.spandrel, check=found.check, progress=quietly)
-    assert complaint in caught.value.details
-    assert snapshot(environment.root) == before
+WRONG: dict[str, Callable[[Any], Any]] = {
+    "no attribute 'no_such": lambda model: model.no_such,
+    "not finite": lambda _: float("inf"),
+    "AetherNet3?-Fused and AetherNet3?-Unfused are .* different pictures": lambda model: 1 + 1e-3 * model.fused,
+    "(AetherNet3?-Fused) and \\1 are .* different pictures": lambda _: 1 + 1e-3 * torch.is_grad_enabled(),
+}
+"""What the pictures of a network are multiplied by, by what is said of it."""
+
+
+def test_what_loads_but_runs_wrongly_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Such as torch 2.1 and 2.2, with which every forward of the first release's payload raised.
+
+    The program that the interpreter runs, in this process, with a spandrel whose networks change once it is imported.
+    """
+    program = str(REPOSITORY / "installer" / "hosts" / "programs" / "does_aethernet_load.py")
+    monkeypatch.setattr(sys, "argv", ["-c", str(taught(tmp_path, "0.3.4").package)])
+    with spandrel_of(tmp_path):
+        payload = importlib.import_module("spandrel.architectures.AetherNet")
+        runpy.run_path(program, run_name="__main__")
+        for network in (payload.aether, payload.aether3):
+            forward = network.forward
+            for complaint, factor in WRONG.items():
+                with monkeypatch.context() as patch:
+                    patch.setattr(network, "forward", lambda self, x, f=factor, right=forward: right(self, x) * f(self))
+                    with pytest.raises((SystemExit, AttributeError), match=complaint):
+                        runpy.run_path(program, run_name="__main__")
 
 
 def append(path: Path, text: str) -> None:
@@ -138,10 +147,7 @@ def test_a_broken_payload_costs_a_warning_and_nothing_else(tmp_path: Path) -> No
         "half": lambda payload: (payload / "__init__.py").unlink(),
         "last one": lambda payload: append(payload / "__init__.py", "ARCHITECTURES += (None,)\n"),
     }.items():
-        folder = tmp_path / name
-        shutil.unpack_archive(wheel("0.4.2"), folder, "zip")
-        aether_install("spandrel", "--target", folder)
-        damage(folder / "spandrel" / "architectures" / "AetherNet")
+        damage(taught(tmp_path / name, "0.4.2").payload)
     for answer in import_each(sorted(tmp_path.iterdir())):
         assert answer.clean
         assert not answer.registered, "all of them or none"
@@ -154,17 +160,14 @@ def test_the_current_folder_is_on_nobodys_path(environment: Environment, tmp_pat
     for name in ("spandrel", "torch"):
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} came from the current folder')")
     for path in ("", os.pathsep, "relative"):
-        result = aether_json(
-            "spandrel", "--python", environment.python, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}
-        )
+        around: dict[str, Any] = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": path}}
+        result = aether_json("spandrel", "--python", environment.python, "--no-verify", **around)
         assert result["state"] == "installed"
         assert result["spandrel"]["path"] == str(environment.spandrel)
 
 
 def test_no_module_in_the_current_folder_is_run(environment: Environment, tmp_path: Path) -> None:
-    for name in ("importlib", "json", "os", "platform", "typing"):
-        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} came from the current folder')")
-    result = aether_json("spandrel", "--python", environment.python, cwd=tmp_path)
+    result = aether_json("spandrel", "--python", environment.python, "--no-verify", cwd=in_the_way(tmp_path))
     assert result["state"] == "installed"
 
 
@@ -204,6 +207,13 @@ def test_several_on_the_path_are_all_named(environment: Environment, tmp_path: P
     assert f"not used: {environment.spandrel}" in shown
 
 
+def assert_named(python: Path) -> None:
+    result = aether_install("spandrel", "--python", python, check=False)
+    assert result.returncode == 1
+    assert str(python) in result.stderr.splitlines()[0]
+    assert "Traceback" not in result.stderr
+
+
 @pytest.mark.parametrize(
     "program",
     ["#!/bin/sh\nexit 3\n", "#!/bin/sh\necho hello\n", "#!/no/such/interpreter\n", "not a program"],
@@ -213,11 +223,12 @@ def test_an_interpreter_that_does_not_start_is_named(tmp_path: Path, program: st
     fake = tmp_path / "python"
     fake.write_text(program)
     fake.chmod(0o755)
-    for name in (fake, tmp_path / "nothing", tmp_path):
-        result = aether_install("spandrel", "--python", name, check=False)
-        assert result.returncode == 1
-        assert str(name) in result.stderr.splitlines()[0]
-        assert "Traceback" not in result.stderr
+    assert_named(fake)
+
+
+def test_an_interpreter_that_is_not_there_is_named(tmp_path: Path) -> None:
+    for path in (tmp_path / "nothing", tmp_path):
+        assert_named(path)
 
 
 def test_an_interpreter_without_spandrel_is_told_how_to_get_it(tmp_path: Path) -> None:
@@ -243,25 +254,47 @@ def test_no_permission_is_explained_and_changes_nothing(tree: Path) -> None:
     assert snapshot(tree) == before
 
 
+def at_once(commands: list[list[str]]) -> None:
+    """Runs the real command as often as there are commands, all at the same time."""
+    children = [
+        subprocess.Popen(
+            [script("aether-install"), *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for command in commands
+    ]
+    for child in children:
+        _, errors = child.communicate()
+        assert child.returncode == 0, errors
+        assert errors == "" or "waiting for another" in errors
+
+
+def forked_at_once(works: list[Callable[[], object]]) -> None:
+    """The same without the time that a Python takes to start, in which one might be done before the next begins."""
+    children = []
+    for work in works:
+        child = os.fork()
+        if child == 0:
+            try:
+                work()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * len(works)
+
+
 def test_two_at_once_take_turns(tree: Path) -> None:
     before = snapshot(tree)
+    spandrel = Spandrel(tree / "spandrel")
     commands = [["spandrel", "--target", str(tree)], ["uninstall", "--target", str(tree)]] * 4
-    for _ in range(3):
-        children = [
-            subprocess.Popen(
-                [script("aether-install"), *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            )
-            for command in commands
-        ]
-        for child in children:
-            _, errors = child.communicate()
-            assert child.returncode == 0, errors
-            assert errors == "" or "waiting for another" in errors
-        state = aether_json("status", "--target", tree)["state"]
-        assert state in ("installed", "absent")
-        if state == "absent":
+    works = [partial(install, spandrel, progress=quietly), partial(uninstall, spandrel, progress=quietly)] * 4
+    for run_all in (partial(at_once, commands), *[partial(forked_at_once, works)] * 2):
+        run_all()
+        state = status(spandrel).state
+        assert state in (State.INSTALLED, State.ABSENT)
+        if state is State.ABSENT:
             assert snapshot(tree) == before
-    aether_install("uninstall", "--target", tree)
+    uninstall(spandrel, progress=quietly)
     assert snapshot(tree) == before
 
 
@@ -304,25 +337,28 @@ def other_pythons() -> list[Path]:
     return list(found.values())
 
 
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with this aether-install and what it needs, where every Python may leave its bytecode."""
+    folder = tmp_path_factory.mktemp("library")
+    no_bytecode = shutil.ignore_patterns("__pycache__")
+    for name in ("click", "rich", "markdown_it", "mdurl", "pygments"):
+        shutil.copytree(SITE_PACKAGES / name, folder / name, ignore=no_bytecode)
+    shutil.copytree(REPOSITORY / "installer", folder / "aether_install", ignore=no_bytecode)
+    shutil.copytree(REPOSITORY / "payload", folder / "aether_install" / "payload", ignore=no_bytecode)
+    return folder
+
+
 @pytest.mark.parametrize("python", other_pythons(), ids=lambda python: python.name)
-def test_other_pythons_run_the_installer_and_compile_the_payload(tmp_path: Path, tree: Path, python: Path) -> None:
-    repository = Path(__file__).parents[2]
-    payload = shutil.copytree(repository / "payload" / "AetherNet", tmp_path / "payload")
-    run(python, "-m", "compileall", "-q", payload, repository / "installer" / "hosts" / "programs")
+def test_other_pythons_run_the_installer_and_compile_the_payload(library: Path, tree: Path, python: Path) -> None:
+    package = library / "aether_install"
+    run(python, "-m", "compileall", "-q", package / "payload" / "AetherNet", package / "hosts" / "programs")
     if python.name in ("python3.8", "python3.9"):
         return
-    library = tmp_path / "library"
-    library.mkdir()
-    for name in ("click", "rich", "markdown_it", "mdurl", "pygments"):
-        (library / name).symlink_to(Path(sys.modules["pytest"].__file__ or "").parents[1] / name)
-    (library / "aether_install").mkdir()
-    for path in (repository / "installer").iterdir():
-        if path.name != "__pycache__":
-            (library / "aether_install" / path.name).symlink_to(path)
-    (library / "aether_install" / "payload").symlink_to(repository / "payload")
     before = snapshot(tree)
-    environment = {**os.environ, "PYTHONPATH": str(library), "PYTHONDONTWRITEBYTECODE": "1"}
-    for command, status in (("status", 1), ("spandrel", 0), ("status", 0), ("uninstall", 0)):
+    environment = {**os.environ, "PYTHONPATH": str(library)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    for command, ended in (("status", 1), ("spandrel", 0), ("status", 0), ("uninstall", 0)):
         result = run(python, "-m", "aether_install", command, "--target", tree, env=environment, check=False)
-        assert result.returncode == status, result.stderr
+        assert result.returncode == ended, result.stderr
     assert snapshot(tree) == before

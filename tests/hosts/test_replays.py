@@ -50,8 +50,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The demo model by its form and suffix, each as its trainer or ``fuse`` writes it."""
     folder = tmp_path_factory.mktemp("models")
     files = {"unfused.pth": Path(shutil.copy(DEMO, folder / "unfused.pth"))}
-    files["unfused.safetensors"] = folder / "unfused.safetensors"
-    save_file(torch.load(DEMO, weights_only=True)["params"], files["unfused.safetensors"])
     for suffix in (".pth", ".safetensors"):
         files[f"fused{suffix}"] = folder / f"fused{suffix}"
         fuse.fuse(DEMO, files[f"fused{suffix}"], fuse.Options(verify=False), quietly)
@@ -304,7 +302,8 @@ def in_a_host(
     return shown, expected
 
 
-@pytest.mark.parametrize("model", ["unfused.pth", "unfused.safetensors", "fused.pth", "fused.safetensors"])
+# Both forms and both formats in every host: how a file is read has nothing to do with what is in it.
+@pytest.mark.parametrize("model", ["unfused.pth", "fused.safetensors"])
 @pytest.mark.parametrize("name", HOSTS)
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace:FutureWarning")
 def test_a_host_gets_what_spandrel_gets(
@@ -312,13 +311,12 @@ def test_a_host_gets_what_spandrel_gets(
 ) -> None:
     if name == "A1111" and model.endswith(".safetensors"):
         assert ".safetensors" not in A1111.suffixes
-        return
+        model = "fused.pth"
     shown, expected = in_a_host(taught, HOSTS[name], models[model])
     assert (shown - expected).abs().max() <= HOSTS[name][3]
 
 
-@pytest.mark.parametrize("model", ["unfused.pth", "fused.safetensors"])
-@pytest.mark.parametrize("name", IN_TILES)
+@pytest.mark.parametrize(("name", "model"), list(zip(IN_TILES, ["unfused.pth", "fused.safetensors"] * 2, strict=True)))
 def test_tiles_of_a_host_fit_together(
     taught: Callable[[str], Any], models: dict[str, Path], name: str, model: str
 ) -> None:

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import in_process
 import pytest
 from environments import aether_install, make_environment, run, script
 from machines import COMFYUI, touch
@@ -21,7 +22,13 @@ def variables(home: Path) -> dict[str, str]:
 
 
 def in_home(home: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """The real command, where a folder is home."""
+    """The command, where a folder is home."""
+    others = (name for name in os.environ if name.startswith("XDG_"))
+    return in_process.aether_install(*arguments, check=False, env={**dict.fromkeys(others), "HOME": str(home)})
+
+
+def handed_on(home: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The real command, which hands its own arguments on to another Python."""
     return aether_install(*arguments, check=False, env=variables(home), cwd=home)
 
 
@@ -67,7 +74,7 @@ def test_a_python_that_dies_at_work_is_told_of(tmp_path: Path, name: str) -> Non
     python = dying_of(tmp_path / "venv", name)
     model = touch(tmp_path, "model.pth") / "model.pth"
     for command in (("inspect", model), ("fuse", "--model_path", model, "--output_path", tmp_path / "fused.pth")):
-        told = in_home(tmp_path, *command, "--python", python, "--json")
+        told = handed_on(tmp_path, *command, "--python", python, "--json")
         assert told.returncode == 1
         (sentence,) = told.stderr.splitlines()
         assert str(python) in sentence
@@ -81,7 +88,7 @@ def test_a_folder_stands_for_its_python_everywhere(home: Path) -> None:
         looked = in_json(home, "doctor", "--python", folder)
         assert looked["python"] == str(home / "ComfyUI" / "venv" / "bin" / "python")
         for command in (("inspect", model), ("fuse", "--model_path", model, "--output_path", home / "fused.pth")):
-            told = in_home(home, *command, "--python", folder)
+            told = handed_on(home, *command, "--python", folder)
             assert "venv/bin/python has no torch" in told.stderr, "it was started"
     nothing = touch(home, "nothing/") / "nothing"
     for command in (("doctor",), ("inspect", model)):
@@ -122,7 +129,9 @@ def test_the_state_is_told_of_what_failed_too(home: Path) -> None:
     python.chmod(0o755)
     alone = in_json(home, "spandrel", "--host", "comfyui")
     (among_all,) = in_json(home, "spandrel", "--all")["results"]
-    model = in_json(home, "inspect", touch(home, "model.pth") / "model.pth", "--host", "comfyui")
+    model = json.loads(
+        handed_on(home, "inspect", touch(home, "model.pth") / "model.pth", "--host", "comfyui", "--json").stdout
+    )
     assert f"the Python of ComfyUI in {home / 'ComfyUI'}" in model["error"]
     for result in (alone, among_all):
         assert "exit status 3" in result["error"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import in_process
 import pytest
 import torch
 from environments import Environment, aether_install, aether_json, make_environment, snapshot
@@ -27,37 +28,42 @@ def test_the_main_job_end_to_end(environment: Environment, model: Path, tmp_path
     python = ("--python", environment.python)
     assert aether_install("status", *python, check=False).returncode == 1
 
-    installed = aether_json("spandrel", *python)
+    installed = aether_json("spandrel", *python, "--no-verify")
     assert installed["state"] == "installed"
     assert installed["spandrel"] == {"version": "0.4.2", "path": str(environment.spandrel)}
     assert str(environment.registry) in installed["changed"]
     assert aether_install("status", *python).returncode == 0
 
-    aether_install("fuse", "--model_path", model, "--output_path", tmp_path / "fused.safetensors")
-    for name in ("model.pth", "fused.safetensors"):
-        loaded = environment.imports_spandrel(
-            f"d = spandrel.ModelLoader().load_from_file({str(tmp_path / name)!r}); print(d.name, d.scale, d.tags)"
-        ).stdout
-        assert "AetherNet 16dim 2x" in loaded
+    fused = tmp_path / "fused.safetensors"
+    assert str(fused) in aether_install("fuse", "--model_path", model, "--output_path", fused).stdout
+    loaded = environment.imports_spandrel(
+        f"for path in {[str(model), str(fused)]}:\n"
+        "    d = spandrel.ModelLoader().load_from_file(path); print(d.name, d.scale, d.tags)"
+    ).stdout
+    assert [line.partition(" [")[0] for line in loaded.splitlines()] == [
+        "AetherNet 16dim 2x (unfused) 2",
+        "AetherNet 16dim 2x (fused) 2",
+    ]
 
     assert aether_json("uninstall", *python)["state"] == "absent"
     assert snapshot(environment.site_packages) == before
 
 
 def test_the_options_are_the_same_with_dashes_and_underscores(model: Path, tmp_path: Path) -> None:
-    aether_install("fuse", "--model-path", model, "--output-path", tmp_path / "a.pth", "--no_verify", "--upscale", "2")
-    aether_install(
-        "fuse", "--model_path", model, "--output_path", tmp_path / "b.pth", "--img-range", "1", "--no-verify"
+    paths = tmp_path / "a.pth", tmp_path / "b.pth"
+    in_process.aether_install("fuse", "--model-path", model, "--output-path", paths[0], "--no_verify", "--upscale", "2")
+    in_process.aether_install(
+        "fuse", "--model_path", model, "--output_path", paths[1], "--img-range", "1", "--no-verify"
     )
-    assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "b.pth").read_bytes()
+    assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
 def test_json_is_one_object_with_the_promised_keys(model: Path, tmp_path: Path) -> None:
-    fused = aether_json("fuse", "--model_path", model, "--output_path", tmp_path / "out.pth")
+    fused = in_process.aether_json("fuse", "--model_path", model, "--output_path", tmp_path / "out.pth")
     assert fused["fused_layers"] == 3
     assert fused["max_abs_diff"] < 1e-4
     assert fused["output_path"] == str(tmp_path / "out.pth")
-    inspected = aether_json("inspect", model)
+    inspected = in_process.aether_json("inspect", model)
     assert inspected["parameters"] == fused["parameters"]
     assert inspected["parameters"] == {
         "embed_dim": 16,

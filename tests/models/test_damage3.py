@@ -69,8 +69,15 @@ def test_any_unknown_key_is_named(whole: StateDict) -> None:
         assert f"{key} does not belong" in refusal({**whole, key: torch.zeros(3)})
 
 
-@each_form
-@pytest.mark.parametrize("reshape", ["longer", "flat", "number", "integers"])
+# All four in the form with the most keys, and each of them in one of the others.
+@pytest.mark.parametrize(
+    ("whole", "reshape"),
+    [
+        *((UNFUSED, reshape) for reshape in ("longer", "flat", "number", "integers")),
+        *((FUSED, reshape) for reshape in ("longer", "number")),
+        *((LAYERNORM, reshape) for reshape in ("flat", "integers")),
+    ],
+)
 def test_any_wrong_tensor_is_named(whole: StateDict, reshape: str) -> None:
     for key, tensor in whole.items():
         if reshape in ("number", "integers") and tensor.dim() == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import signal
 import types
 import warnings
 import zipfile
@@ -12,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import in_process
 import pytest
 import torch
-from environments import REPOSITORY, aether_install, wheel
+from environments import REPOSITORY, wheel
 from safetensors.torch import save_file
 from test_fuse import SMALL, TINY, fuse, quietly
 from weights import StateDict, weights_of
@@ -154,13 +156,28 @@ def test_a_damaged_file_does_not_end_a_batch(tmp_path: Path) -> None:
     assert all("damaged" in error.message for _, error in batch.failed)
 
 
+def late(*_: object) -> None:
+    raise TimeoutError
+
+
+@pytest.fixture
+def _not_for_ever() -> Iterator[None]:
+    """Ends a test that waits."""
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(120)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes in folders on Windows")
+@pytest.mark.usefixtures("_not_for_ever")
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     folder = tmp_path / "models"
     folder.mkdir()
     os.mkfifo(folder / "a.pth")
     torch.save(weights_of(**SMALL), folder / "b.pth")
-    done = aether_install("inspect", folder / "a.pth", check=False, timeout=120)
+    done = in_process.aether_install("inspect", folder / "a.pth", check=False)
     assert done.returncode == 1
     assert "a.pth is a pipe" in done.stderr
     batch = command.fuse_all([folder], tmp_path / "out", command.Options(verify=False), quietly)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -11,6 +12,8 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ import pytest
 import spandrel
 import torch
 from environments import snapshot
-from faults import at_every_step, failing_with, kill
+from faults import at_every_step, failing_with, fails_at_step, kill
 from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 from test_loading import CONTAINERS
@@ -375,46 +378,64 @@ TINY = {"embed_dim": 2, "depths": (1,), "upscale": 1, "num_feat": 2, "lk_kernel"
 """Few tensors, each of which takes a step to write."""
 
 
-@pytest.mark.parametrize(
-    ("event", "suffix", "replacing"),
-    [
-        ("kill", ".safetensors", False),
-        ("kill", ".safetensors", True),
-        ("disk full", ".safetensors", True),
-        ("disk full", ".pth", False),
-    ],
-)
-def test_interrupted_anywhere_the_output_is_whole_or_as_before(
-    tmp_path: Path, event: str, suffix: str, replacing: bool
-) -> None:
-    model = tmp_path / "model.pth"
-    torch.save(weights_of(**TINY), model)
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    output = folder / f"out{suffix}"
-    whole = fuse(model, tmp_path / f"whole{suffix}", verify=False).output.read_bytes()
+@dataclass(frozen=True)
+class Fusing:
+    """A small model that is fused into an empty folder, or onto a file that is there."""
 
-    def prepare() -> Callable[[], None]:
-        for path in folder.iterdir():
+    model: Path
+    output: Path
+    replacing: bool
+
+    def run(self) -> None:
+        fuse(self.model, self.output, force=True, verify=False)
+
+    def prepare(self) -> Callable[[], None]:
+        """Sets the scene anew, and returns the work."""
+        for path in self.output.parent.iterdir():
             path.unlink()
-        if replacing:
-            output.write_bytes(b"precious")
-        return lambda: fuse(model, output, force=True, verify=False) and None
+        if self.replacing:
+            self.output.write_bytes(b"precious")
+        return self.run
 
-    steps = 0
-    for steps, ended in at_every_step(prepare, kill if event == "kill" else failing_with(28)):
-        assert os.WIFSIGNALED(ended) == (event == "kill")
-        content = output.read_bytes() if output.exists() else None
-        assert content in (b"precious" if replacing else None, whole), steps
-        left = [path.name for path in folder.iterdir() if path != output]
-        assert not left or (replacing and event == "kill"), left
+    def left(self) -> list[Path]:
+        """What lies beside the output, which is whole or as before."""
+        content = self.output.read_bytes() if self.output.exists() else None
+        whole = self.model.with_name(f"whole{self.output.suffix}").read_bytes()
+        assert content in (b"precious" if self.replacing else None, whole)
+        return [path for path in self.output.parent.iterdir() if path != self.output]
+
+
+def fusing(folder: Path, suffix: str, replacing: bool) -> Fusing:
+    torch.save(weights_of(**TINY), folder / "model.pth")
+    fuse(folder / "model.pth", folder / f"whole{suffix}", verify=False)
+    (folder / "folder").mkdir()
+    return Fusing(folder / "model.pth", folder / "folder" / f"out{suffix}", replacing)
+
+
+@pytest.mark.parametrize("replacing", [False, True])
+def test_killed_at_any_step_the_output_is_whole_or_as_before(tmp_path: Path, replacing: bool) -> None:
+    scene, kills = fusing(tmp_path, ".safetensors", replacing), 0
+    for kills, ended in at_every_step(scene.prepare, kill):  # noqa: B007 - counted below
+        assert os.WIFSIGNALED(ended)
+        left = scene.left()
+        assert not left or replacing, left
         if left:
-            (name,) = left
-            assert name.startswith(".")
-            assert name.endswith(".aether-new")
-            fuse(model, output, force=True, verify=False)
-            assert [path.name for path in folder.iterdir()] == [output.name]
-    assert steps > 5
+            (path,) = left
+            assert path.name.startswith(".")
+            assert path.name.endswith(".aether-new")
+            scene.run()
+            assert scene.left() == []
+    assert kills > 5
+
+
+@pytest.mark.parametrize(("suffix", "replacing"), [(".safetensors", True), (".pth", False)])
+def test_when_the_disk_is_full_the_output_is_whole_or_as_before(tmp_path: Path, suffix: str, replacing: bool) -> None:
+    scene = fusing(tmp_path, suffix, replacing)
+    for step in count(1):
+        if not fails_at_step(step, scene.prepare(), failing_with(errno.ENOSPC)):
+            break
+        assert scene.left() == []
+    assert step > 5
 
 
 def test_killed_from_outside_at_any_moment_it_leaves_nothing_half_done(tmp_path: Path, model: Path) -> None:

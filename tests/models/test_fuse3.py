@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import spandrel
 import torch
-from environments import quietly, run, wheel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from test_detection3 import LOAD
 from test_fuse import SMALL, fuse, read
 from weights import plain_output, weights_of
-from weights3 import FORMS, GOLDEN3_NAMES, RELEASE, core3, golden3
+from weights3 import FORMS, GOLDEN3_NAMES, RELEASE, core3, golden3, release_io
 
 from aether_install.cli.models import VARIANTS
 from aether_install.errors import AetherInstallError
 from aether_install.models.generations import GENERATIONS
 from aether_install.models.inspection import inspect_model
 from aether_install.models.network import core
-from aether_install.tree.commands import install
-from aether_install.tree.layout import Spandrel
 from aether_install.ui.models import fuse_view, inspect_view
 
 ASSUMED = {"img_range": 1.0, "res_scale": 0.1}
@@ -88,27 +82,6 @@ def test_a_release_that_no_host_can_load_becomes_one_that_every_host_can(tmp_pat
     assert result.folded == {"res_scale": 0.2}
     x, y = release_io()
     assert_same_picture(result.output, x, y)
-
-
-def test_an_old_spandrel_renders_a_fused_release_as_it_was_published(tmp_path: Path) -> None:
-    """The file that Stable Diffusion WebUI gets, in the spandrel that it has."""
-    result = fuse(RELEASE, tmp_path / "out.pth")
-    x, y = release_io()
-    torch.save(x, tmp_path / "x.pt")
-    shutil.unpack_archive(wheel("0.3.4"), tmp_path / "site-packages", "zip")
-    install(Spandrel(tmp_path / "site-packages" / "spandrel"), progress=quietly)
-    wanted = [(str(result.output), str(tmp_path / "x.pt"), str(tmp_path / "y.pt"))]
-    line = json.dumps([str(tmp_path / "site-packages"), wanted])
-    (answer,) = json.loads(run(sys.executable, "-B", "-c", LOAD, input=line).stdout)
-    assert answer["id"] == "AetherNet3-Fused"
-    torch.testing.assert_close(torch.load(tmp_path / "y.pt"), y, rtol=0, atol=5e-5 * (y.max() - y.min()).item())
-
-
-def release_io() -> tuple[torch.Tensor, torch.Tensor]:
-    import numpy as np
-
-    with np.load(RELEASE.with_suffix(".io.npz")) as arrays:
-        return torch.from_numpy(arrays["x"]), torch.from_numpy(arrays["y_saved_model"])
 
 
 @pytest.mark.parametrize("name", ["a_x2_base", "june"])

@@ -93,12 +93,13 @@ def in_every_layer(network: torch.nn.Module, images: torch.Tensor) -> torch.Tens
 def test_tile_by_tile_it_makes_the_same_picture(
     unfused: Model, original: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The example with smaller tiles than it has, of which the photo takes several in both directions."""
+    """The example with smaller tiles than it has, of which a part of the photo takes several in both directions."""
     program = (EXAMPLES / "upscale.py").read_text()
     assert "TILE, OVERLAP = 512, 48" in program
+    original = original[..., :240, :256]
     to_image(original[0]).save(tmp_path / "photo.png")
     monkeypatch.setattr(sys, "argv", ["upscale.py", *map(str, (MODEL, tmp_path / "photo.png", tmp_path / "out.png"))])
-    exec(program.replace("TILE, OVERLAP = 512, 48", "TILE, OVERLAP = 200, 48"), {})
+    exec(program.replace("TILE, OVERLAP = 512, 48", "TILE, OVERLAP = 160, 48"), {})
     tiled = np.asarray(Image.open(tmp_path / "out.png"), dtype=np.int16)
     whole = np.asarray(to_image(unfused(original)[0]), dtype=np.int16)
     assert np.abs(tiled - whole).max() <= 1

@@ -16,6 +16,7 @@ from filelock import FileLock
 
 # What AUTOMATIC1111's web UI pins, and a version that has torch.compiler without all of its functions.
 TORCH = "2.1.2"
+PACKAGES = (f"torch=={TORCH}", "numpy<2", "packaging", "pytest", "filelock", "safetensors")
 
 # What it does not have: export for images of any size; arithmetic in float16 on a CPU, where hooks ask for it.
 NOT_THERE = "exports or (hooks and float16)"
@@ -31,13 +32,12 @@ def environment_with_old_torch() -> Path:
     ready = root / "ready"
     CACHE.mkdir(exist_ok=True)
     with FileLock(CACHE / "torch.lock"):
-        if not ready.exists():
+        if not ready.exists() or ready.read_text() != str(PACKAGES):
             shutil.rmtree(root, ignore_errors=True)
             run(uv, "venv", "--quiet", "--python", found.stdout.strip(), root)
-            packages = [f"torch=={TORCH}", "numpy<2", "packaging", "pytest", "filelock"]
-            run(uv, "pip", "install", "--quiet", "--python", root, *packages)
+            run(uv, "pip", "install", "--quiet", "--python", root, *PACKAGES)
             run(uv, "pip", "install", "--quiet", "--python", root, "--no-deps", "--editable", REPOSITORY)
-            ready.touch()
+            ready.write_text(str(PACKAGES))
     return root / "bin" / "python"
 
 

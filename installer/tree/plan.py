@@ -2,9 +2,9 @@
 What to do about the facts: the steps that install our part, and those that remove it.
 
 Planning changes nothing, so a dry run is a plan that is shown instead of applied. The order of the steps is
-what makes a kill at any instant harmless: RECORD knows of every file before it is there and after it is gone, and the
-registry names the payload only while it is complete. So it is made the original again before anything in the payload
-is changed or removed, and patched once everything is there.
+what makes a kill at any instant harmless: RECORD knows of every file before it is there and after it is gone, but for
+those that only an older payload had; and the registry names the payload only while it is complete. So it is made the
+original again before anything in the payload is changed or removed, and patched once everything is there.
 """
 
 from __future__ import annotations

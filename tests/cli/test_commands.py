@@ -8,19 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import in_process
 import pytest
 from environments import aether_install, aether_json, needs_torch, script
 from trees import Tree
-
-from aether_install.cli import main
-
-
-def in_this_process(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Runs a command that imports torch, which is imported once for all of them."""
-    needs_torch()
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments], prog_name="aether-install")
-    return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), *capsys.readouterr())
 
 
 def test_the_options_are_the_same_with_dashes_and_underscores(tree: Path) -> None:
@@ -45,14 +36,14 @@ def test_json_is_one_object_even_when_it_fails(tmp_path: Path) -> None:
     assert "error" in aether_json("inspect", tmp_path / "nothing.pth")
 
 
-def test_errors_are_one_sentence_on_stderr_and_exit_status_1(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_errors_are_one_sentence_on_stderr_and_exit_status_1(tmp_path: Path) -> None:
+    needs_torch()
+    absent, fused = tmp_path / "nothing.pth", tmp_path / "fused.pth"
     told = [
         aether_install("status", "--target", tmp_path, check=False),
         aether_install("spandrel", "--python", tmp_path / "python", check=False),
-        in_this_process(capsys, "inspect", tmp_path / "nothing.pth"),
-        in_this_process(capsys, "fuse", "--model_path", tmp_path / "a.pth", "--output_path", tmp_path / "b.pth"),
+        in_process.aether_install("inspect", absent, check=False),
+        in_process.aether_install("fuse", "--model_path", absent, "--output_path", fused, check=False),
     ]
     for result in told:
         assert result.returncode == 1
@@ -115,12 +106,13 @@ def test_what_is_done_is_done_even_if_it_cannot_be_told(tree: Path, tmp_path: Pa
     assert subprocess.run([*without_streams, "spandrel", "--target", folder]).returncode == 0
 
 
-def test_a_place_that_may_not_be_read_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_place_that_may_not_be_read_is_named() -> None:
+    needs_torch()
     name = "x" * 5000
     told = [
         aether_install("status", "--target", name, check=False),
-        in_this_process(capsys, "inspect", name),
-        in_this_process(capsys, "fuse", "--model_path", name, "--output_path", "y.pth"),
+        in_process.aether_install("inspect", name, check=False),
+        in_process.aether_install("fuse", "--model_path", name, "--output_path", "y.pth", check=False),
     ]
     for result in told:
         assert result.returncode == 1

@@ -301,9 +301,11 @@ def teams() -> dict[str, str]:
     [
         "computes_the_same",
         "the_later_generation_too",
+        "strips_too",
         "leaves_nothing_behind",
         "an_error_reaches_the_caller",
         "an_interruption_ends_it",
+        "an_interruption_while_it_starts_ends_it",
         "forwards_at_once",
         "without_threads",
         "lookers_on_see_everything",

@@ -187,9 +187,9 @@ class History(RuleBasedStateMachine):
             names = sorted(self.spandrel.payload.rglob("*.py"))
             there = {path.relative_to(self.spandrel.payload).as_posix(): path.read_bytes() for path in names}
             unedited = {name: data.removesuffix(EDIT) for name, data in there.items()}
-            assert unedited in (shipped_payload().files, older().files), there.keys()
             manifest = Manifest.decode((self.spandrel.payload / MANIFEST_NAME).read_bytes())
-            assert manifest in (shipped_payload().manifest, older().manifest)
+            versions = [(payload.files, payload.manifest) for payload in (shipped_payload(), older())]
+            assert (unedited, manifest) in versions, there.keys()
             key = (source, *(path.read_bytes() for path in names))
             if key not in FOUND:
                 FOUND[key] = shutil.copytree(self.root, Path(tempfile.mkdtemp()) / "site-packages", symlinks=True)

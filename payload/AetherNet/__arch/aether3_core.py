@@ -577,12 +577,12 @@ class aether3(nn.Module):  # noqa: N801 - beside aether, the first generation
 
     def _body_(self, x: Tensor) -> Tensor:
         """``_body`` for inference: channels-last, in place wherever it can be, and one picture after the other."""
-        if x.shape[0] != 1:
+        if x.shape[0] > 1:
             return torch.cat([self._body_(picture) for picture in x.split(1)])
         shallow = self.conv_first(x.contiguous(memory_format=torch.channels_last))
         deep = _in_groups(shallow)
         features = []
-        with Team(x) as team:
+        with Team(x, at_most=len(deep)) as team:
             for stage, fusion_conv in zip(self.stages, self.fusion_convs):
                 for block in stage:  # type: ignore[attr-defined]
                     block.forward_(deep, team)

@@ -279,6 +279,10 @@ def _convolution_pays(outputs: int, inputs: int, pixels: int, threads: int) -> b
     return convolution < product
 
 
+def _has_onednn() -> bool:
+    return torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+
+
 def _autocasts() -> bool:
     try:
         return torch.is_autocast_enabled("cpu")
@@ -380,7 +384,7 @@ def _pixels_in_cache(x: Tensor, hidden: int, team: Team) -> int:
 
 def to_groups(pixels: Tensor, groups: int) -> Tensor:
     """(P, C) -> (G, P, C/G), to be added to something: a view, or a copy where adding short rows is slow."""
-    grouped = pixels.view(len(pixels), groups, -1).transpose(0, 1)
+    grouped = pixels.unflatten(1, (groups, pixels.shape[1] // groups)).transpose(0, 1)
     return grouped if pixels.dtype == torch.float32 else grouped.contiguous()
 
 
@@ -414,37 +418,40 @@ class Team:
 
     Args:
         x: the image, (B, C, H, W), that decides on how many there are.
+        at_most: with more members than so many, there is to be one.
 
     Attributes:
-        size: members.
+        size: members, if all threads are to be had.
     """
 
-    def __init__(self, x: Tensor) -> None:
-        self.size = _team_size(x)
+    def __init__(self, x: Tensor, at_most: int = 8) -> None:
+        self.size = _team_size(x, at_most)
         self._inference = torch.is_inference_mode_enabled()
         self._shared: queue.SimpleQueue[Optional[_Work]] = queue.SimpleQueue()
         self._others: List[threading.Thread] = []
+        self._threads = contextlib.ExitStack()
 
     def __enter__(self) -> Team:
         if self.size > 1:
-            self._threads = _one_thread()
-            self._threads.__enter__()
             try:
+                self._threads.enter_context(_one_thread())
                 for _ in range(self.size - 1):
                     other = threading.Thread(target=self._help, name="aether", daemon=True)
                     other.start()
                     self._others.append(other)
             except RuntimeError:  # no more threads are to be had
                 pass
+            except BaseException:  # which the application may have raised from a signal
+                self.__exit__()
+                raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.size > 1:
-            self._threads.__exit__(None, None, None)
-            for _other in self._others:
+        with self._threads:
+            for _ in range(self.size - 1):  # also for one that was interrupted while it was started
                 self._shared.put(None)
-            for other in self._others:
-                other.join()
+        for other in self._others:
+            other.join()
 
     def map(self, function: Callable[..., Result], arguments: Iterable[Sequence[Any]]) -> List[Result]:
         """
@@ -490,16 +497,14 @@ class _Work:
                     return
                 index, arguments = self._waiting.popleft()
                 self._running += 1
-            error = None
             try:
                 self._results[index] = self._function(*arguments)
-            except BaseException as raised:
-                error = raised
-            with self._changed:
-                self._running -= 1
-                if error is not None:
+            except BaseException as error:
+                with self._changed:
                     self._error = self._error or error
                     self._waiting.clear()
+            with self._changed:
+                self._running -= 1
                 if not self._waiting and not self._running:
                     self._changed.notify_all()
 
@@ -507,12 +512,18 @@ class _Work:
         """Waits for the calls that others have begun."""
         with self._changed:
             self._changed.wait_for(lambda: not self._waiting and not self._running)
-        if self._error is not None:
-            raise self._error
-        return self._results
+        # Nothing is held on to, for an application may want the memory at once.
+        results, self._results = self._results, []
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+            return results
+        finally:
+            del error
 
 
-def _team_size(x: Tensor) -> int:
+def _team_size(x: Tensor, at_most: int) -> int:
     """
     How many threads to share out work on an image among, 1 where PyTorch is to do it.
 
@@ -521,7 +532,9 @@ def _team_size(x: Tensor) -> int:
     """
     threads = torch.get_num_threads()
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else threads
-    if not 1 < threads <= min(8, cpus) or x.shape[0] * x.shape[2] * x.shape[3] < threads * 2**12:
+    if not 1 < threads <= min(8, at_most, cpus) or not _has_onednn():
+        return 1
+    if x.shape[0] * x.shape[2] * x.shape[3] < threads * 2**12:
         return 1
     if _autocasts() or torch._C._len_torch_function_stack() or torch.autograd._profiler_enabled():
         return 1
@@ -536,15 +549,17 @@ def _one_thread() -> Iterator[None]:
     That is what ``torch.set_num_threads`` cannot do: threads that first use PyTorch afterwards take over its number.
 
     Raises:
-        AttributeError, OSError: the libraries that PyTorch was built with are not found, or other ones were used.
+        AttributeError, OSError: there is no such function. Where there is one of another library than PyTorch uses,
+            nothing happens; ``_one_thread_works`` finds out.
 
     Source: OpenMP, omp_set_num_threads, which concerns the calling task; MKL, mkl_set_num_threads_local.
     """
     threads = torch.get_num_threads()  # which also gives a new thread the number that is set for all
     library = _libraries()
     set_threads, set_product_threads = library.omp_set_num_threads, getattr(library, "MKL_Set_Num_Threads_Local", int)
-    product_threads = set_product_threads(1)
+    product_threads = 0  # which stands for as many as all others have
     try:
+        product_threads = set_product_threads(1)
         set_threads(1)
         yield
     finally:
@@ -554,7 +569,11 @@ def _one_thread() -> Iterator[None]:
 
 @functools.lru_cache(maxsize=None)
 def _libraries() -> ctypes.CDLL:
-    """What PyTorch's own library depends on, and finds first; not so on Windows, where each has to be named."""
+    """
+    A handle through which functions of the libraries are found that PyTorch was built with.
+
+    Not so on Windows, where each library has to be named.
+    """
     return ctypes.PyDLL(torch._C.__file__)
 
 
@@ -744,8 +763,7 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
     def _infer(self, x: Tensor) -> Tensor:
         """``forward`` for inference on a CPU."""
         # Only oneDNN is fast at channels-last convolutions; others, as in PyTorch for Macs, are many times slower.
-        onednn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
-        body = self._body_ if onednn else self._body
+        body = self._body_ if _has_onednn() else self._body
         return self._restore(self._reconstruct_in_strips(body(self._centre(x))))
 
     def _centre(self, x: Tensor) -> Tensor:
@@ -767,7 +785,7 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
         """``_body`` for inference: channels-last, and in place wherever a tensor is not needed any more."""
         shallow = self.conv_first(x.contiguous(memory_format=torch.channels_last))
         deep = _in_groups(shallow)
-        with Team(x) as team:
+        with Team(x, at_most=len(deep)) as team:
             for block in self._blocks():
                 block.forward_(deep, team)
             deep = for_each_pixel(self.norm, deep, deep.shape[0] * deep.shape[-1], team)
@@ -781,8 +799,9 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
         """
         ``_reconstruct``, a strip of rows at a time, so that the wide tensors of the upsampler never exist whole.
 
-        A strip begins with three rows more on each side than it ends with, for each 3x3 convolution is wrong by one row
-        where a strip has no neighbours; what nothing after it needs is cut off after each layer.
+        Each 3x3 convolution gets the outermost row of a strip wrong, but for those at the image's own edge. So a strip
+        begins with three rows too many on each side. The first convolution leaves two of them, the one in each step of
+        the upsampler one, which is at least two after the shuffle; the rest is cut off before it costs anything.
         """
         batch, _, height, width = x.shape
         # Eight megabytes of the widest tensor in float32: memory for more than 32 would be mapped anew each time.
@@ -803,9 +822,9 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
                 strip, first = strip[:, :, wanted - first : bottom * scale + halo - first], wanted
             out[:, :, top * scale : bottom * scale] = strip
 
-        with Team(x) as team:
-            # Members have a strip each at the same time. All strips are about as high.
-            strips = -(-height * team.size // rows)
+        # Members have a strip each at the same time, and low ones would have too much in common with others.
+        with Team(x, at_most=rows // 16) as team:
+            strips = -(-height // rows) * team.size
             edges = [height * strip // strips for strip in range(strips + 1)]
             team.map(reconstruct, zip(edges, edges[1:]))
         return out

@@ -9,6 +9,7 @@ demo: .venv/ready
 	$(BIN)/python examples/demo.py
 
 test: .venv/ready
+	$(BIN)/python tests/old_torch.py
 	$(BIN)/python -m pytest
 
 lint: .venv/ready

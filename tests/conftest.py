@@ -27,15 +27,15 @@ if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 * GIBIBYTE and _runs_p
 
 
 SLOWEST = (
-    "test_package_managers",
     "test_interruption",
+    "test_old_torch",
+    "test_package_managers",
     "test_network3",
     "test_interpreters",
     "test_one_file",
     "test_light_install",
     "test_histories",
     "test_doctor",
-    "test_old_torch",
     "test_network",
     "test_discovery",
     "test_states",

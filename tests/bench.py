@@ -132,9 +132,12 @@ class Row:
         return self.ratio >= 1.1 * self.limit if self.at_least else self.ratio <= 0.9 * self.limit
 
 
-def alternate(runs: int, ours: Callable[[], float], plain: Callable[[], float]) -> tuple[float, float]:
-    """Medians of what the two sides return, run in turns after one run of each that does not count."""
-    ours(), plain()
+def alternate(
+    runs: int, ours: Callable[[], float], plain: Callable[[], float], *, warm_up: bool = True
+) -> tuple[float, float]:
+    """Medians of what the two sides return, run in turns, after one run of each that does not count if so asked."""
+    if warm_up:
+        ours(), plain()
     results = [(ours(), plain()) for _ in range(runs)]
     return statistics.median(a for a, _ in results), statistics.median(b for _, b in results)
 
@@ -330,14 +333,18 @@ def onnx_rows(folder: Path) -> Iterator[Row]:
             arguments = [which, str(torch.get_num_threads()), str(side), str(path), str(Path(__file__).parent)]
             return float(process([sys.executable, "-c", FORWARD, *arguments])[2])
 
+        # Each run is a process that warms up by itself.
+        def both(run: Callable[[str], float] = run) -> tuple[float, float]:
+            return alternate(3, lambda: run("ours"), lambda: run("onnxruntime"), warm_up=False)
+
         what = f"forward against ONNX Runtime, {variant} {upscale}x {'fused' if fused else 'unfused'}, {side}x{side}"
-        yield Row(what, *alternate(3, lambda: run("ours"), lambda: run("onnxruntime")), "s", limit, at_least=True)
+        yield Row(what, *both(), "s", limit, at_least=True)
         difference = np.abs(np.load(f"{path}.ours.npy") - np.load(f"{path}.onnxruntime.npy")).max()
         assert difference < 1e-4, difference
         if beside_busy is not None:
             with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
                 try:
-                    times = alternate(3, lambda: run("ours"), lambda: run("onnxruntime"))
+                    times = both()
                 finally:
                     busy.kill()
             yield Row("  beside a process that keeps a core busy", *times, "s", beside_busy, at_least=True)

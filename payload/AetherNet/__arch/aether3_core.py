@@ -54,6 +54,7 @@ from .aether_core import (
     aether,
     convolve_groups,
     for_each_pixel,
+    from_groups,
     linear_,
     to_groups,
 )
@@ -315,7 +316,7 @@ class AetherBlock3(nn.Module):
         wide = torch.promote_types(x.dtype, torch.float32)
 
         def transform(x: Tensor, *y: Tensor) -> Optional[Tensor]:
-            pixels = torch.cat(y, 1)
+            pixels = from_groups(y)
             if isinstance(self.norm, PixelNorm):
                 pixels = self.norm.of_pixels(pixels)
             out = self.ffn.forward_(pixels)

@@ -346,7 +346,7 @@ class AetherBlock(nn.Module):
         count = _pixels_in_cache(x, self.ffn.fc2.in_features, team)
 
         def transform(x: Tensor, *y: Tensor) -> None:
-            out = self.ffn.forward_(self.norm(torch.cat(y, 1)))
+            out = self.ffn.forward_(self.norm(from_groups(y)))
             x.add_(to_groups(out, groups))
 
         team.map(transform, zip(x.split(count, 1), *(group.split(count) for group in y)))
@@ -371,15 +371,34 @@ def _pixels_in_cache(x: Tensor, hidden: int, team: Team) -> int:
     """
     How many pixels of a tensor (G, pixels, C/G) to work on at a time.
 
-    Their hidden units take two megabytes for each thread, which caches hold, and less than ``x`` does, since memory
-    for smaller tensors than before is recycled and not mapped anew; but there are never so few that matrix products
-    stop paying. Each member of the team gets as many slices as the others.
+    Their hidden units take two megabytes for each thread, which caches hold, and no more memory than a part of ``x``
+    does; but there are never so few that calls cost more than caches gain. Each member of the team gets as many slices
+    as the others.
     """
     pixels = x.shape[1]
     cached = torch.get_num_threads() * 2**21 // (hidden * x.element_size())
-    slices = max(1, pixels // max(512, min(cached, pixels // 4)))
+    slices = max(1, pixels // max(1024, min(cached, pixels // 4)))
     slices = -(-slices // team.size) * team.size
     return -(-pixels // slices)
+
+
+@functools.lru_cache(maxsize=None)
+def _recycle_memory() -> None:
+    """
+    Has the C library keep memory of up to 32 megabytes for the next tensor, where it would return it to the system.
+
+    Temporaries would have to be mapped, zeroed and unmapped by the system at each use: a fifth of the first forward in
+    a process, and a twentieth of later ones. Linux's C library recycles blocks as large as one that was freed before,
+    so one is made and freed, which is never written to; others do not care.
+
+    Source: mallopt(3), the dynamic threshold for mapping.
+    """
+    torch.empty(2**25 - 2**14, dtype=torch.uint8, device="cpu")
+
+
+def from_groups(groups: Sequence[Tensor]) -> Tensor:
+    """(P, C/G) each -> (P, C)."""
+    return groups[0] if len(groups) == 1 else torch.cat(groups, 1)
 
 
 def to_groups(pixels: Tensor, groups: int) -> Tensor:
@@ -762,6 +781,7 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
 
     def _infer(self, x: Tensor) -> Tensor:
         """``forward`` for inference on a CPU."""
+        _recycle_memory()
         # Only oneDNN is fast at channels-last convolutions; others, as in PyTorch for Macs, are many times slower.
         body = self._body_ if _has_onednn() else self._body
         return self._restore(self._reconstruct_in_strips(body(self._centre(x))))

@@ -38,9 +38,9 @@ def in_a_new_thread(work: Callable[[], object]) -> object:
         return executor.submit(work).result()
 
 
-def workers(run: Callable[[], object], times: int, place: object = None, name: str = "linear_") -> set[str]:
+def workers(run: Callable[[], object], times: int, place: object = None, name: str = "faster_way") -> set[str]:
     """
-    The names of the threads that call a function, that of the linear layers if none is named, while something runs.
+    The names of the threads that call a function while something runs: what each slice of pixels calls, if not named.
 
     That is until there are two, but no more than so many times: one of a team may be quick enough to do it all.
     """

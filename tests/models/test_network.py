@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import pickle
+import platform
 import queue
 import subprocess
 import sys
@@ -109,7 +110,7 @@ def test_computes_the_same_in_the_way_that_is_faster_elsewhere(
     config = {"embed_dim": 24, "depths": (2,), "mlp_ratio": 1.3, "upscale": 2}
     weights = weights_of(**config)
     x = torch.rand(2, 3, *size)
-    monkeypatch.setattr(core(), "_convolution_pays", lambda *_: convolution)
+    monkeypatch.setattr(core(), "_convolving_saves", lambda *_: 1.0 if convolution else -1.0)
     with torch.inference_mode():
         y = core().build_aether(weights)(x)
     torch.testing.assert_close(y, plain_output(x, weights, **config), rtol=0, atol=1e-5)
@@ -122,6 +123,35 @@ def test_computes_the_same_without_onednn() -> None:
     with torch.inference_mode(), torch.backends.mkldnn.flags(enabled=False):
         y = core().build_aether(weights)(x)
     torch.testing.assert_close(y, plain_output(x, weights, **config), rtol=0, atol=1e-5)
+
+
+def test_no_images_make_no_images() -> None:
+    model = core().build_aether(weights_of(**SMALL))
+    for gradients in (False, True):
+        with torch.set_grad_enabled(gradients):
+            assert model(torch.rand(0, 3, 8, 9)).shape == (0, 3, 16, 18)
+
+
+TWICE = """
+import resource, sys, torch
+from aether_install.models.network import core
+from weights import weights_of
+with torch.inference_mode():
+    core().build_aether(weights_of(embed_dim=8, depths=(1,), upscale=2))(torch.rand(1, 3, 8, 8))
+torch.ones(2**22)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.ones(2**22)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library decides what to recycle")
+def test_memory_is_recycled_from_the_first_forward_on() -> None:
+    """16 megabytes are 4,096 pages, of which the system has to make each if they were given back to it."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    done = subprocess.run([sys.executable, "-c", TWICE], env=environment, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 400
 
 
 def test_leaves_its_input_alone() -> None:

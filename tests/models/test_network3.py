@@ -142,6 +142,13 @@ def test_computes_the_same_without_onednn() -> None:
     assert_close(y, plain3_output(x, weights, **BOTH))
 
 
+def test_no_pictures_make_no_pictures() -> None:
+    model = core3().build_aether3(weights3_of(**BOTH))
+    for gradients in (False, True):
+        with torch.set_grad_enabled(gradients):
+            assert model(torch.rand(0, 3, 8, 9)).shape == (0, 3, 16, 18)
+
+
 def test_leaves_its_input_alone() -> None:
     model = core3().build_aether3(weights3_of(**BOTH))
     x = torch.rand(1, 3, 6, 6).contiguous(memory_format=torch.channels_last)

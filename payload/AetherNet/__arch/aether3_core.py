@@ -53,6 +53,7 @@ from .aether_core import (
     _without_weights,
     aether,
     convolve_groups,
+    faster_way,
     for_each_pixel,
     from_groups,
     linear_,
@@ -199,8 +200,10 @@ class GatedConvFFN(nn.Module):
 
     def forward_(self, x: Tensor) -> Tensor:
         """``forward`` for inference, of pixels, (P, C)."""
-        hidden = linear_(x, self.conv_gate).mul_(self.temperature)
-        return linear_(F.silu(hidden, inplace=True).mul_(linear_(x, self.conv_main)), self.conv_out)
+        way = faster_way(x, self.conv_gate, self.conv_main, self.conv_out)
+        x = way.enter(x)
+        hidden = F.silu(way.linear(x, self.conv_gate).mul_(self.temperature), inplace=True)
+        return way.leave(way.linear(hidden.mul_(way.linear(x, self.conv_main)), self.conv_out))
 
 
 class ChannelAttention(nn.Module):
@@ -578,7 +581,9 @@ class aether3(nn.Module):  # noqa: N801 - beside aether, the first generation
 
     def _body_(self, x: Tensor) -> Tensor:
         """``_body`` for inference: channels-last, in place wherever it can be, and one picture after the other."""
-        if x.shape[0] > 1:
+        if not len(x):
+            return self._body(x)
+        if len(x) > 1:
             return torch.cat([self._body_(picture) for picture in x.split(1)])
         shallow = self.conv_first(x.contiguous(memory_format=torch.channels_last))
         deep = _in_groups(shallow)

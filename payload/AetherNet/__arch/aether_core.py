@@ -35,6 +35,7 @@ from typing import (
     Pattern,
     Sequence,
     Tuple,
+    Type,
     TypeVar,
     Union,
 )
@@ -233,50 +234,131 @@ class GatedFFN(nn.Module):
 
     def forward_(self, x: Tensor) -> Tensor:
         """``forward`` for inference, of pixels, (P, C)."""
-        hidden = linear_(x, self.fc1_gate)
-        return linear_(F.gelu(hidden, out=hidden).mul_(linear_(x, self.fc1_main)), self.fc2)
+        way = faster_way(x, self.fc1_gate, self.fc1_main, self.fc2)
+        x = way.enter(x)
+        hidden = way.gelu(x, self.fc1_gate).mul_(way.linear(x, self.fc1_main))
+        return way.leave(way.linear(hidden, self.fc2))
+
+
+class Products:
+    """Linear layers and 1x1 convolutions, for inference, as matrix products of pixels, which in float32 are MKL's."""
+
+    @staticmethod
+    def enter(pixels: Tensor) -> Tensor:
+        """Pixels, (P, C), in the form that the layers take and return."""
+        return pixels
+
+    @staticmethod
+    def linear(x: Tensor, layer: Union[nn.Linear, nn.Conv2d]) -> Tensor:
+        if type(layer) not in (_Linear, _Conv2d):  # somebody put a layer of their own there
+            return layer(x)
+        return F.linear(x, layer.weight.flatten(1), layer.bias)
+
+    @classmethod
+    def gelu(cls, x: Tensor, layer: Union[nn.Linear, nn.Conv2d]) -> Tensor:
+        hidden = cls.linear(x, layer)
+        return F.gelu(hidden, out=hidden)
+
+    @staticmethod
+    def leave(x: Tensor) -> Tensor:
+        """What the layers return as pixels, (P, D)."""
+        return x
+
+
+class Convolutions(Products):
+    """The same as convolutions by oneDNN of a channels-last image of one column, (1, C, P, 1)."""
+
+    @staticmethod
+    def enter(pixels: Tensor) -> Tensor:
+        return pixels.view(1, *pixels.shape[:1], 1, -1).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def linear(x: Tensor, layer: Union[nn.Linear, nn.Conv2d]) -> Tensor:
+        # By oneDNN's own name, since F.conv2d leaves some to the matrix product.
+        return torch.mkldnn_convolution(x, _kernel(layer), layer.bias, (0, 0), (1, 1), (1, 1), 1)
+
+    @classmethod
+    def gelu(cls, x: Tensor, layer: Union[nn.Linear, nn.Conv2d]) -> Tensor:
+        if _joining_saves(*layer.weight.shape[:2], _about(x.shape[2]), torch.get_num_threads()) <= 0:
+            return super().gelu(x, layer)
+        return cls.joint_gelu(x, layer)
+
+    @staticmethod
+    def joint_gelu(x: Tensor, layer: Union[nn.Linear, nn.Conv2d]) -> Tensor:
+        """``gelu`` in one operation, which torch.compile uses as well."""
+        convolve = torch.ops.mkldnn._convolution_pointwise
+        return convolve(x, _kernel(layer), layer.bias, (0, 0), (1, 1), (1, 1), 1, "gelu", [], "none")
+
+    @staticmethod
+    def leave(x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _kernel(layer: Union[nn.Linear, nn.Conv2d]) -> Tensor:
+    return layer.weight.view(*layer.weight.shape[:2], 1, 1)
+
+
+def faster_way(pixels: Tensor, *layers: Union[nn.Linear, nn.Conv2d]) -> Type[Products]:
+    """
+    In which of the two ways these layers are faster here, of pixels, (P, C).
+
+    Either library may not know a processor: MKL was measured to be half as fast as oneDNN on one and as fast on
+    another. So both are timed, once for each size, in some milliseconds.
+    """
+    # In bfloat16 a matrix product is oneDNN's already, and autocast does not know convolutions by this name.
+    if pixels.dtype != torch.float32 or _autocasts():
+        return Products
+    saved = 0.0
+    for layer in layers:
+        if type(layer) not in (_Linear, _Conv2d) or layer.weight.dtype != torch.float32:
+            return Products
+        saved += _convolving_saves(*layer.weight.shape[:2], _about(len(pixels)), torch.get_num_threads())
+    return Convolutions if saved > 0 else Products
 
 
 def linear_(x: Tensor, layer: Union[nn.Linear, nn.Conv2d]) -> Tensor:
-    """
-    A linear layer or 1x1 convolution for inference, of pixels, (P, C) -> (P, D), in the way that is faster here.
-
-    One way is a matrix product, which is MKL's in float32, the other a convolution by oneDNN. Either library may not
-    know a processor: MKL was measured to be half as fast as oneDNN on one and as fast on another. So both are timed,
-    once for each size, in some milliseconds.
-    """
-    if type(layer) not in (_Linear, _Conv2d):  # somebody put a layer of their own there
-        return layer(x)
-    weight, bias = layer.weight.flatten(1), layer.bias
-    # In bfloat16 a matrix product is oneDNN's already, and autocast does not know convolutions by this name.
-    if x.dtype != torch.float32 or weight.dtype != torch.float32 or _autocasts():
-        return F.linear(x, weight, bias)
-    pixels = min(2**11, 2 ** (len(x) - 1).bit_length())
-    way = _convolution if _convolution_pays(*weight.shape, pixels, torch.get_num_threads()) else F.linear
-    return way(x, weight, bias)
+    """One layer for inference, of pixels, (P, C) -> (P, D), in the way that is faster here."""
+    way = faster_way(x, layer)
+    return way.leave(way.linear(way.enter(x), layer))
 
 
-def _convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``F.linear`` as a convolution by oneDNN itself, since ``F.conv2d`` leaves some to the matrix product."""
-    image, kernel = x[None, :, None].permute(0, 3, 1, 2), weight[:, :, None, None]
-    y = torch.mkldnn_convolution(image, kernel, bias, (0, 0), (1, 1), (1, 1), 1)
-    return y.permute(0, 2, 3, 1).reshape(len(x), len(weight))
+def _about(pixels: int) -> int:
+    """A number of pixels to measure with."""
+    return min(2**11, 2 ** (pixels - 1).bit_length())
 
 
 @functools.lru_cache(maxsize=None)
-def _convolution_pays(outputs: int, inputs: int, pixels: int, threads: int) -> bool:  # noqa: ARG001
-    """Whether ``_convolution`` is faster than ``F.linear`` for these sizes on so many threads, which are those set."""
-    like = {"dtype": torch.float32, "device": "cpu"}
-    x, weight, bias = (torch.ones(size, **like) for size in ((pixels, inputs), (outputs, inputs), (outputs,)))
-    ways = (F.linear, _convolution)
+def _convolving_saves(outputs: int, inputs: int, pixels: int, threads: int) -> float:  # noqa: ARG001
+    """Seconds that ``Convolutions`` take less for such a layer on so many threads, which are those set."""
+    x, layer = _made_up(outputs, inputs, pixels)
+    return _saved(*(lambda way=way: way.leave(way.linear(way.enter(x), layer)) for way in (Products, Convolutions)))
+
+
+@functools.lru_cache(maxsize=None)
+def _joining_saves(outputs: int, inputs: int, pixels: int, threads: int) -> float:  # noqa: ARG001
+    """Seconds that a convolution and its activation take less in one operation."""
+    if not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+        return 0.0
+    x, layer = _made_up(outputs, inputs, pixels)
+    x = Convolutions.enter(x)
+    ways = (super(Convolutions, Convolutions).gelu, Convolutions.joint_gelu)
+    return _saved(*(functools.partial(way, x, layer) for way in ways))
+
+
+def _made_up(outputs: int, inputs: int, pixels: int) -> Tuple[Tensor, nn.Linear]:
+    with torch.device("cpu"):
+        return torch.ones(pixels, inputs, dtype=torch.float32), _Linear(inputs, outputs, dtype=torch.float32)
+
+
+def _saved(usual: Callable[[], object], other: Callable[[], object]) -> float:
+    """Seconds by which the other function is faster, after some runs of each in turns."""
     times: List[List[float]] = [[], []]
     for _ in range(6):
-        for way, seconds in zip(ways, times):
+        for function, seconds in zip((usual, other), times):
             start = time.perf_counter()
-            way(x, weight, bias)
+            function()
             seconds.append(time.perf_counter() - start)
-    product, convolution = map(min, times)
-    return convolution < product
+    return min(times[0]) - min(times[1])
 
 
 def _has_onednn() -> bool:

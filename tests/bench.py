@@ -266,48 +266,86 @@ def later_models(config: dict[str, object], fused: bool) -> tuple[torch.nn.Modul
     return plain.eval(), core3().build_aether3(weights)
 
 
-def forward_row(
-    device: str, dtype: torch.dtype, fused: bool, side: int, limit: float | None, later: bool = False
-) -> Row:
-    if later:
-        pair = later_models({**core3().VARIANTS["medium"], "scale": 2}, fused)
-    else:
-        pair = models({**core().VARIANTS["medium"], "upscale": 2}, fused)
-    plain, ours = (model.to(device, dtype) for model in pair)
-    x = torch.rand(1, 3, side, side).to(device, dtype)
+@dataclass(frozen=True)
+class Forward:
+    """One case of a forward of the medium variant, 2x, of a square image."""
 
-    def run(model: torch.nn.Module) -> float:
-        with torch.inference_mode():
-            model(x)
-            return seconds(lambda: (model(x), device == "cuda" and torch.cuda.synchronize()))()
+    device: str
+    dtype: torch.dtype
+    fused: bool
+    side: int
+    limit: float | None = None
+    later: bool = False
 
-    with torch.inference_mode():
-        expected = plain(x).float()
-        difference = (ours(x).float() - expected).abs().max().item() / expected.abs().max().clamp(1).item()
-    assert difference < {torch.float32: 1e-4}.get(dtype, 1.0), difference
-    times = alternate(7, lambda: run(ours), lambda: run(plain))
-    form = "fused" if fused else "unfused"
-    generation = "3.1 medium" if later else "medium"
-    what = f"forward on {device}, {generation} 2x {form}, {str(dtype)[6:]}, {side}x{side}"
-    return Row(what, *times, "s", limit, at_least=True)
+    def __str__(self) -> str:
+        variant = f"{'3.1 ' * self.later}medium 2x {'fused' if self.fused else 'unfused'}"
+        return f"forward on {self.device}, {variant}, {str(self.dtype)[6:]}, {self.side}x{self.side}"
+
+    def prepare(self, ours: bool) -> Callable[[], torch.Tensor]:
+        """Returns what runs the network."""
+        if self.later:
+            pair = later_models({**core3().VARIANTS["medium"], "scale": 2}, self.fused)
+        else:
+            pair = models({**core().VARIANTS["medium"], "upscale": 2}, self.fused)
+        model = pair[ours].to(self.device, self.dtype)
+        x = torch.rand(1, 3, self.side, self.side, generator=torch.Generator().manual_seed(0))
+        x = x.to(self.device, self.dtype)
+
+        def run() -> torch.Tensor:
+            with torch.inference_mode():
+                y = model(x)
+            if self.device == "cuda":
+                torch.cuda.synchronize()
+            return y
+
+        return run
+
+
+class Prepared:
+    """What a process has been started for."""
+
+    run: Callable[[], torch.Tensor]
+
+    @classmethod
+    def prepare(cls, case: Forward, ours: bool) -> None:
+        cls.run = staticmethod(case.prepare(ours))
+
+    @classmethod
+    def output(cls) -> np.ndarray:
+        return cls.run().float().cpu().numpy()
+
+    @classmethod
+    def seconds(cls) -> float:
+        cls.run()
+        return seconds(cls.run)()
 
 
 def forward_rows(device: str) -> Iterator[Row]:
+    on_cpu = device == "cpu"
     cases = [
-        (torch.float32, True, 128, 1.5 if device == "cpu" else None),
-        (torch.float32, False, 128, 1.0 if device == "cpu" else None),
-        (torch.bfloat16, True, 128, 1.0),
-        (torch.bfloat16, False, 128, None),
-        (torch.float16, True, 24 if device == "cpu" else 128, None),
-        (torch.float32, True, 32, None),
-        (torch.float32, True, 128, 1.3 if device == "cpu" else None, True),
+        Forward(device, torch.float32, True, 128, 1.5 if on_cpu else None),
+        Forward(device, torch.float32, False, 128, 1.0 if on_cpu else None),
+        Forward(device, torch.bfloat16, True, 128, 1.0),
+        Forward(device, torch.bfloat16, False, 128),
+        Forward(device, torch.float16, True, 24 if on_cpu else 128),
+        Forward(device, torch.float32, True, 32),
+        Forward(device, torch.float32, True, 128, 1.3 if on_cpu else None, later=True),
     ]
-    # Each in a process of its own, since the memory that earlier work has left to one decides how long the plain
-    # network waits for more.
-    spawn = multiprocessing.get_context("spawn")
     for case in cases:
-        with ProcessPoolExecutor(1, mp_context=spawn) as executor:
-            yield executor.submit(forward_row, device, *case).result()
+        # Each side in a process of its own, since what one has left to the memory allocator speeds up the other.
+        with process_for(case, True) as ours, process_for(case, False) as plain:
+            actual, expected = (side.submit(Prepared.output).result() for side in (ours, plain))
+            difference = np.abs(actual - expected).max() / max(1, np.abs(expected).max())
+            assert difference < (1e-4 if case.dtype == torch.float32 else 1.0), difference
+            times = alternate(
+                7, lambda: ours.submit(Prepared.seconds).result(), lambda: plain.submit(Prepared.seconds).result()
+            )
+        yield Row(str(case), *times, "s", case.limit, at_least=True)
+
+
+def process_for(case: Forward, ours: bool) -> ProcessPoolExecutor:
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(1, mp_context=spawn, initializer=Prepared.prepare, initargs=(case, ours))
 
 
 def onnx_rows(folder: Path) -> Iterator[Row]:

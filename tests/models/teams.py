@@ -48,7 +48,7 @@ def workers(run: Callable[[], object], times: int, place: object = None, name: s
     names: set[str] = set()
     original = getattr(place, name)
 
-    def watched(*arguments: object) -> torch.Tensor:
+    def watched(*arguments: object) -> object:
         names.add(threading.current_thread().name)
         return original(*arguments)
 

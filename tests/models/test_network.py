@@ -102,17 +102,38 @@ def test_strips_of_a_large_image_join_without_a_seam(upscale: int) -> None:
     torch.testing.assert_close(y, plain_output(x, weights, **config), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("convolution", [True, False], ids=["by convolutions", "by products"])
+@pytest.mark.parametrize(
+    ("convolution", "joint"),
+    [(True, True), (True, False), (False, False)],
+    ids=["by convolutions with GELU", "by convolutions", "by products"],
+)
 @pytest.mark.parametrize("size", [(1, 1), (9, 10), (90, 95)], ids=str)
 def test_computes_the_same_in_the_way_that_is_faster_elsewhere(
-    monkeypatch: pytest.MonkeyPatch, convolution: bool, size: tuple[int, int]
+    monkeypatch: pytest.MonkeyPatch, convolution: bool, joint: bool, size: tuple[int, int]
 ) -> None:
     config = {"embed_dim": 24, "depths": (2,), "mlp_ratio": 1.3, "upscale": 2}
     weights = weights_of(**config)
     x = torch.rand(2, 3, *size)
     monkeypatch.setattr(core(), "_convolving_saves", lambda *_: 1.0 if convolution else -1.0)
+    if joint and not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+        pytest.skip("PyTorch was built without")
+    monkeypatch.setattr(core(), "_joining_saves", lambda *_: 1.0 if joint else -1.0)
     with torch.inference_mode():
         y = core().build_aether(weights)(x)
+    torch.testing.assert_close(y, plain_output(x, weights, **config), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["fc1_gate", "fc1_main", "fc2"])
+def test_an_application_may_wrap_its_linear_layers(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    config = {"embed_dim": 24, "depths": (2,), "upscale": 2}
+    weights = weights_of(**config)
+    x = torch.rand(1, 3, 20, 30)
+    model = core().build_aether(weights)
+    ffn = model.layers[0][1].ffn
+    setattr(ffn, name, torch.nn.Sequential(getattr(ffn, name)))
+    monkeypatch.setattr(core(), "_convolving_saves", lambda *_: 1.0)
+    with torch.inference_mode():
+        y = model(x)
     torch.testing.assert_close(y, plain_output(x, weights, **config), rtol=0, atol=1e-5)
 
 
@@ -125,7 +146,20 @@ def test_computes_the_same_without_onednn() -> None:
     torch.testing.assert_close(y, plain_output(x, weights, **config), rtol=0, atol=1e-5)
 
 
-def test_no_images_make_no_images() -> None:
+def test_what_is_measured_takes_no_random_numbers() -> None:
+    model = core().build_aether(weights_of(**SMALL))
+    core()._convolving_saves.cache_clear()
+    core()._joining_saves.cache_clear()
+    before = torch.get_rng_state()
+    with torch.inference_mode():
+        model(torch.ones(1, 3, 8, 8))
+    assert core()._convolving_saves.cache_info().currsize
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("seconds", [1.0, -1.0], ids=["by convolutions", "by products"])
+def test_no_images_make_no_images(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    monkeypatch.setattr(core(), "_convolving_saves", lambda *_: seconds)
     model = core().build_aether(weights_of(**SMALL))
     for gradients in (False, True):
         with torch.set_grad_enabled(gradients):

@@ -12,6 +12,8 @@ import torch
 from plain3 import EPS
 from weights3 import FORMS, GOLDEN3, GOLDEN3_NAMES, core3, golden3, plain3_output, read_release, weights3_of
 
+from aether_install.models.network import core
+
 TINY = {"embed_dim": 16, "depths": (1, 2), "lk_kernel": 7, "sk_kernel": 3, "scale": 2}
 BOTH = {**TINY, "use_spatial_attn": True}
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -132,6 +134,30 @@ def test_strips_of_a_large_picture_join_without_a_seam(scale: int) -> None:
     with torch.inference_mode():
         y = core3().build_aether3(weights)(x)
     assert_close(y, plain3_output(x, weights, **config))
+
+
+@pytest.mark.parametrize("convolution", [True, False], ids=["by convolutions", "by products"])
+def test_computes_the_same_in_the_way_that_is_faster_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, convolution: bool
+) -> None:
+    weights = weights3_of(**BOTH)
+    x = torch.rand(2, 3, 90, 95)
+    monkeypatch.setattr(core(), "_convolving_saves", lambda *_: 1.0 if convolution else -1.0)
+    with torch.inference_mode():
+        y = core3().build_aether3(weights)(x)
+    assert_close(y, plain3_output(x, weights, **BOTH))
+
+
+@pytest.mark.parametrize("name", ["stages.0.0.ffn.conv_main", "fusion_convs.1", "quant_fusion_layer.fusion_conv"])
+def test_an_application_may_wrap_its_convolutions(name: str) -> None:
+    weights = weights3_of(**BOTH)
+    x = torch.rand(1, 3, 20, 30)
+    model = core3().build_aether3(weights)
+    layer = model.get_submodule(name)
+    model.set_submodule(name, torch.nn.Sequential(torch.nn.Conv2d(*layer.weight.shape[1::-1], 1)))
+    model.get_submodule(name)[0].load_state_dict(layer.state_dict())
+    with torch.inference_mode():
+        assert_close(model(x), plain3_output(x, weights, **BOTH))
 
 
 def test_computes_the_same_without_onednn() -> None:

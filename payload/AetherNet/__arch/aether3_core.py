@@ -558,10 +558,18 @@ class aether3(nn.Module):  # noqa: N801 - beside aether, the first generation
 
     # Which way it runs, and where, and the end of it are as in the first generation.
     forward = aether.forward
-    _is_plain_cpu_inference = aether._is_plain_cpu_inference
     _infer = aether._infer
     _reconstruct = aether._reconstruct
     _reconstruct_in_strips = aether._reconstruct_in_strips
+
+    def _is_plain_cpu_inference(self, x: Tensor) -> bool:
+        # What somebody puts in the place of a 1x1 convolution may ask for an image, and not for pixels.
+        pixelwise = [*self.fusion_convs, self.quant_fusion_layer.fusion_conv]
+        for block in self._blocks():
+            pixelwise += block.ffn.conv_gate, block.ffn.conv_main, block.ffn.conv_out
+        if any(type(layer) is not _Conv2d for layer in pixelwise):
+            return False
+        return aether._is_plain_cpu_inference(self, x)  # type: ignore[arg-type]
 
     def _centre(self, x: Tensor) -> Tensor:
         return x / self.img_range - self.mean
@@ -581,8 +589,6 @@ class aether3(nn.Module):  # noqa: N801 - beside aether, the first generation
 
     def _body_(self, x: Tensor) -> Tensor:
         """``_body`` for inference: channels-last, in place wherever it can be, and one picture after the other."""
-        if not len(x):
-            return self._body(x)
         if len(x) > 1:
             return torch.cat([self._body_(picture) for picture in x.split(1)])
         shallow = self.conv_first(x.contiguous(memory_format=torch.channels_last))

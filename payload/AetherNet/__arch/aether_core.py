@@ -270,7 +270,7 @@ class Convolutions(Products):
 
     @staticmethod
     def enter(pixels: Tensor) -> Tensor:
-        return pixels.view(1, *pixels.shape[:1], 1, -1).permute(0, 3, 1, 2)
+        return pixels[None, :, None].permute(0, 3, 1, 2)
 
     @staticmethod
     def linear(x: Tensor, layer: Union[nn.Linear, nn.Conv2d]) -> Tensor:
@@ -279,14 +279,13 @@ class Convolutions(Products):
 
     @classmethod
     def gelu(cls, x: Tensor, layer: Union[nn.Linear, nn.Conv2d]) -> Tensor:
-        if _joining_saves(*layer.weight.shape[:2], _about(x.shape[2]), torch.get_num_threads()) <= 0:
-            return super().gelu(x, layer)
-        return cls.joint_gelu(x, layer)
+        saved = _joining_saves(*layer.weight.shape[:2], _about(x.shape[2]), torch.get_num_threads())
+        return cls.joint_gelu(x, layer) if saved > 0 else super().gelu(x, layer)
 
     @staticmethod
     def joint_gelu(x: Tensor, layer: Union[nn.Linear, nn.Conv2d]) -> Tensor:
         """``gelu`` in one operation, which torch.compile uses as well."""
-        convolve = torch.ops.mkldnn._convolution_pointwise
+        convolve = torch.ops.mkldnn._convolution_pointwise.default
         return convolve(x, _kernel(layer), layer.bias, (0, 0), (1, 1), (1, 1), 1, "gelu", [], "none")
 
     @staticmethod
@@ -303,14 +302,16 @@ def faster_way(pixels: Tensor, *layers: Union[nn.Linear, nn.Conv2d]) -> Type[Pro
     In which of the two ways these layers are faster here, of pixels, (P, C).
 
     Either library may not know a processor: MKL was measured to be half as fast as oneDNN on one and as fast on
-    another. So both are timed, once for each size, in some milliseconds.
+    another. So both are timed, once for each size, in some hundredths of a second.
     """
     # In bfloat16 a matrix product is oneDNN's already, and autocast does not know convolutions by this name.
-    if pixels.dtype != torch.float32 or _autocasts():
+    if pixels.dtype != torch.float32 or not len(pixels) or _autocasts():
         return Products
     saved = 0.0
     for layer in layers:
-        if type(layer) not in (_Linear, _Conv2d) or layer.weight.dtype != torch.float32:
+        if type(layer) not in (_Linear, _Conv2d) or type(layer.weight) not in (nn.Parameter, Tensor):
+            return Products  # which the application has changed, as for quantisation
+        if layer.weight.dtype != torch.float32:
             return Products
         saved += _convolving_saves(*layer.weight.shape[:2], _about(len(pixels)), torch.get_num_threads())
     return Convolutions if saved > 0 else Products
@@ -331,7 +332,7 @@ def _about(pixels: int) -> int:
 def _convolving_saves(outputs: int, inputs: int, pixels: int, threads: int) -> float:  # noqa: ARG001
     """Seconds that ``Convolutions`` take less for such a layer on so many threads, which are those set."""
     x, layer = _made_up(outputs, inputs, pixels)
-    return _saved(*(lambda way=way: way.leave(way.linear(way.enter(x), layer)) for way in (Products, Convolutions)))
+    return _saved(*(functools.partial(way.linear, way.enter(x), layer) for way in (Products, Convolutions)))
 
 
 @functools.lru_cache(maxsize=None)
@@ -341,13 +342,21 @@ def _joining_saves(outputs: int, inputs: int, pixels: int, threads: int) -> floa
         return 0.0
     x, layer = _made_up(outputs, inputs, pixels)
     x = Convolutions.enter(x)
-    ways = (super(Convolutions, Convolutions).gelu, Convolutions.joint_gelu)
-    return _saved(*(functools.partial(way, x, layer) for way in ways))
+
+    def apart() -> None:
+        hidden = Convolutions.linear(x, layer)
+        F.gelu(hidden, out=hidden)
+
+    return _saved(apart, functools.partial(Convolutions.joint_gelu, x, layer))
 
 
 def _made_up(outputs: int, inputs: int, pixels: int) -> Tuple[Tensor, nn.Linear]:
-    with torch.device("cpu"):
-        return torch.ones(pixels, inputs, dtype=torch.float32), _Linear(inputs, outputs, dtype=torch.float32)
+    """Pixels and a layer to measure with, for which no random numbers of the application's are used up."""
+    like = {"dtype": torch.float32, "device": "cpu"}
+    layer = _Linear(inputs, outputs, device="meta")
+    layer.weight = nn.Parameter(torch.ones(outputs, inputs, **like))
+    layer.bias = nn.Parameter(torch.ones(outputs, **like))
+    return torch.ones(pixels, inputs, **like), layer
 
 
 def _saved(usual: Callable[[], object], other: Callable[[], object]) -> float:
@@ -358,6 +367,8 @@ def _saved(usual: Callable[[], object], other: Callable[[], object]) -> float:
             start = time.perf_counter()
             function()
             seconds.append(time.perf_counter() - start)
+        if max(map(min, times)) > 8 * min(map(min, times)):  # nothing is left to find out, and it may take long
+            break
     return min(times[0]) - min(times[1])
 
 
@@ -467,15 +478,16 @@ def _pixels_in_cache(x: Tensor, hidden: int, team: Team) -> int:
 @functools.lru_cache(maxsize=None)
 def _recycle_memory() -> None:
     """
-    Has the C library keep memory of up to 32 megabytes for the next tensor, where it would return it to the system.
+    Has the C library keep blocks of up to 32 megabytes for the next tensor, where it would return them to the system.
 
-    Temporaries would have to be mapped, zeroed and unmapped by the system at each use: a fifth of the first forward in
-    a process, and a twentieth of later ones. Linux's C library recycles blocks as large as one that was freed before,
-    so one is made and freed, which is never written to; others do not care.
+    Temporaries would have to be mapped, zeroed and unmapped by the system at each use, which takes a fifth of the first
+    forward in a process. Linux's C library recycles blocks as large as any that was freed before, and up to twice as
+    much in all at the end of its memory, as after every application that has freed a large image. So a block is made
+    and freed, which is never written to. Other libraries do not care.
 
     Source: mallopt(3), the dynamic threshold for mapping.
     """
-    torch.empty(2**25 - 2**14, dtype=torch.uint8, device="cpu")
+    torch.UntypedStorage(2**25 - 2**14, device="cpu")
 
 
 def from_groups(groups: Sequence[Tensor]) -> Tensor:
@@ -865,7 +877,7 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
         """``forward`` for inference on a CPU."""
         _recycle_memory()
         # Only oneDNN is fast at channels-last convolutions; others, as in PyTorch for Macs, are many times slower.
-        body = self._body_ if _has_onednn() else self._body
+        body = self._body_ if _has_onednn() and len(x) else self._body
         return self._restore(self._reconstruct_in_strips(body(self._centre(x))))
 
     def _centre(self, x: Tensor) -> Tensor:

@@ -436,7 +436,9 @@ class AetherBlock(nn.Module):
         groups, width = x.shape[0], x.shape[-1]
         y = [group.reshape(-1, width) for group in self.conv.forward_groups(x, team)]
         x = x.view(groups, -1, width)
-        count = _pixels_in_cache(x, self.ffn.fc2.in_features, team)
+        # Some two for each channel, where somebody has put a layer of their own that does not tell.
+        hidden = getattr(self.ffn.fc2, "in_features", 2 * groups * width)
+        count = _pixels_in_cache(x, hidden, team)
 
         def transform(x: Tensor, *y: Tensor) -> None:
             out = self.ffn.forward_(self.norm(from_groups(y)))

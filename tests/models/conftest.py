@@ -8,13 +8,7 @@ from __future__ import annotations
 
 import sys
 
-import pytest
-import torch
 from environments import taught_spandrel
+from same_numbers import same_numbers_in_every_run  # noqa: F401 - a fixture
 
 sys.path.insert(0, str(taught_spandrel()))
-
-
-@pytest.fixture(autouse=True)
-def _same_numbers_in_every_run() -> None:
-    torch.manual_seed(0)

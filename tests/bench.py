@@ -8,6 +8,7 @@ Runs of the two sides alternate and medians count; a limit counts as met with a 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import multiprocessing
@@ -281,8 +282,9 @@ class Forward:
         variant = f"{'3.1 ' * self.later}medium 2x {'fused' if self.fused else 'unfused'}"
         return f"forward on {self.device}, {variant}, {str(self.dtype)[6:]}, {self.side}x{self.side}"
 
-    def prepare(self, ours: bool) -> Callable[[], torch.Tensor]:
-        """Returns what runs the network."""
+    @functools.cache  # noqa: B019 - in a process that measures nothing else
+    def network(self, ours: bool) -> Callable[[], torch.Tensor]:
+        """Returns what runs one of the two."""
         if self.later:
             pair = later_models({**core3().VARIANTS["medium"], "scale": 2}, self.fused)
         else:
@@ -300,24 +302,13 @@ class Forward:
 
         return run
 
+    def output(self, ours: bool) -> np.ndarray:
+        return self.network(ours)().float().cpu().numpy()
 
-class Prepared:
-    """What a process has been started for."""
-
-    run: Callable[[], torch.Tensor]
-
-    @classmethod
-    def prepare(cls, case: Forward, ours: bool) -> None:
-        cls.run = staticmethod(case.prepare(ours))
-
-    @classmethod
-    def output(cls) -> np.ndarray:
-        return cls.run().float().cpu().numpy()
-
-    @classmethod
-    def seconds(cls) -> float:
-        cls.run()
-        return seconds(cls.run)()
+    def seconds(self, ours: bool) -> float:
+        run = self.network(ours)
+        run()
+        return seconds(run)()
 
 
 def forward_rows(device: str) -> Iterator[Row]:
@@ -331,21 +322,19 @@ def forward_rows(device: str) -> Iterator[Row]:
         Forward(device, torch.float32, True, 32),
         Forward(device, torch.float32, True, 128, 1.3 if on_cpu else None, later=True),
     ]
+    spawn = multiprocessing.get_context("spawn")
     for case in cases:
         # Each side in a process of its own, since what one has left to the memory allocator speeds up the other.
-        with process_for(case, True) as ours, process_for(case, False) as plain:
-            actual, expected = (side.submit(Prepared.output).result() for side in (ours, plain))
+        with ProcessPoolExecutor(1, mp_context=spawn) as ours, ProcessPoolExecutor(1, mp_context=spawn) as plain:
+            actual, expected = ours.submit(case.output, True).result(), plain.submit(case.output, False).result()
             difference = np.abs(actual - expected).max() / max(1, np.abs(expected).max())
             assert difference < (1e-4 if case.dtype == torch.float32 else 1.0), difference
             times = alternate(
-                7, lambda: ours.submit(Prepared.seconds).result(), lambda: plain.submit(Prepared.seconds).result()
+                7,
+                lambda case=case: ours.submit(case.seconds, True).result(),
+                lambda case=case: plain.submit(case.seconds, False).result(),
             )
         yield Row(str(case), *times, "s", case.limit, at_least=True)
-
-
-def process_for(case: Forward, ours: bool) -> ProcessPoolExecutor:
-    spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(1, mp_context=spawn, initializer=Prepared.prepare, initargs=(case, ours))
 
 
 def onnx_rows(folder: Path) -> Iterator[Row]:

@@ -123,15 +123,15 @@ def test_computes_the_same_in_the_way_that_is_faster_elsewhere(
     torch.testing.assert_close(y, plain_output(x, weights, **config), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["fc1_gate", "fc1_main", "fc2"])
-def test_an_application_may_wrap_its_linear_layers(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+@pytest.mark.parametrize("name", ["ffn.fc1_gate", "ffn.fc1_main", "ffn.fc2", "conv.fused_conv"])
+def test_an_application_may_wrap_its_layers(name: str) -> None:
     config = {"embed_dim": 24, "depths": (2,), "upscale": 2}
     weights = weights_of(**config)
     x = torch.rand(1, 3, 20, 30)
-    model = core().build_aether(weights)
-    ffn = model.layers[0][1].ffn
-    setattr(ffn, name, torch.nn.Sequential(getattr(ffn, name)))
-    monkeypatch.setattr(core(), "_convolving_saves", lambda *_: 1.0)
+    model = core().build_aether(weights).fuse_model()
+    part, layer = name.split(".")
+    inside = getattr(model.layers[0][1], part)
+    setattr(inside, layer, torch.nn.Sequential(getattr(inside, layer)))
     with torch.inference_mode():
         y = model(x)
     torch.testing.assert_close(y, plain_output(x, weights, **config), rtol=0, atol=1e-5)
@@ -147,13 +147,11 @@ def test_computes_the_same_without_onednn() -> None:
 
 
 def test_what_is_measured_takes_no_random_numbers() -> None:
-    model = core().build_aether(weights_of(**SMALL))
-    core()._convolving_saves.cache_clear()
-    core()._joining_saves.cache_clear()
     before = torch.get_rng_state()
-    with torch.inference_mode():
-        model(torch.ones(1, 3, 8, 8))
-    assert core()._convolving_saves.cache_info().currsize
+    for measure in (core()._convolving_saves, core()._joining_saves):
+        measure.cache_clear()
+        with torch.inference_mode():
+            measure(16, 8, 64, torch.get_num_threads())
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -558,18 +558,16 @@ class aether3(nn.Module):  # noqa: N801 - beside aether, the first generation
 
     # Which way it runs, and where, and the end of it are as in the first generation.
     forward = aether.forward
+    _is_plain_cpu_inference = aether._is_plain_cpu_inference
     _infer = aether._infer
     _reconstruct = aether._reconstruct
     _reconstruct_in_strips = aether._reconstruct_in_strips
 
-    def _is_plain_cpu_inference(self, x: Tensor) -> bool:
-        # What somebody puts in the place of a 1x1 convolution may ask for an image, and not for pixels.
-        pixelwise = [*self.fusion_convs, self.quant_fusion_layer.fusion_conv]
+    def _read_layers(self) -> Iterator[nn.Module]:
+        yield from (*self.fusion_convs, self.quant_fusion_layer.fusion_conv)
         for block in self._blocks():
-            pixelwise += block.ffn.conv_gate, block.ffn.conv_main, block.ffn.conv_out
-        if any(type(layer) is not _Conv2d for layer in pixelwise):
-            return False
-        return aether._is_plain_cpu_inference(self, x)  # type: ignore[arg-type]
+            yield from block.conv.children()
+            yield from (block.ffn.conv_gate, block.ffn.conv_main, block.ffn.conv_out)
 
     def _centre(self, x: Tensor) -> Tensor:
         return x / self.img_range - self.mean

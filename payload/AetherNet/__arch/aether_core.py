@@ -250,8 +250,6 @@ class Products:
 
     @staticmethod
     def linear(x: Tensor, layer: Union[nn.Linear, nn.Conv2d]) -> Tensor:
-        if type(layer) not in (_Linear, _Conv2d):  # somebody put a layer of their own there
-            return layer(x)
         return F.linear(x, layer.weight.flatten(1), layer.bias)
 
     @classmethod
@@ -309,8 +307,6 @@ def faster_way(pixels: Tensor, *layers: Union[nn.Linear, nn.Conv2d]) -> Type[Pro
         return Products
     saved = 0.0
     for layer in layers:
-        if type(layer) not in (_Linear, _Conv2d) or type(layer.weight) not in (nn.Parameter, Tensor):
-            return Products  # which the application has changed, as for quantisation
         if layer.weight.dtype != torch.float32:
             return Products
         saved += _convolving_saves(*layer.weight.shape[:2], _about(len(pixels)), torch.get_num_threads())
@@ -436,9 +432,7 @@ class AetherBlock(nn.Module):
         groups, width = x.shape[0], x.shape[-1]
         y = [group.reshape(-1, width) for group in self.conv.forward_groups(x, team)]
         x = x.view(groups, -1, width)
-        # Some two for each channel, where somebody has put a layer of their own that does not tell.
-        hidden = getattr(self.ffn.fc2, "in_features", 2 * groups * width)
-        count = _pixels_in_cache(x, hidden, team)
+        count = _pixels_in_cache(x, self.ffn.fc2.in_features, team)
 
         def transform(x: Tensor, *y: Tensor) -> None:
             out = self.ffn.forward_(self.norm(from_groups(y)))
@@ -872,8 +866,18 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
         # be passed over or see parts; and so would those that profilers register for every module there is.
         if modules._global_forward_hooks or modules._global_forward_pre_hooks:
             return False
+        # And an application may have put layers or weights of its own in their place, as for quantisation.
+        for layer in self._read_layers():
+            if type(layer) not in (_Linear, _Conv2d) or type(layer.weight) not in (nn.Parameter, Tensor):
+                return False
         inside = (module for module in self.modules() if module is not self)
         return not any(module._forward_hooks or module._forward_pre_hooks for module in inside)
+
+    def _read_layers(self) -> Iterator[nn.Module]:
+        """Those that are not called in inference on a CPU, where only their weights are read."""
+        for block in self._blocks():
+            yield from block.conv.children()
+            yield from (block.ffn.fc1_gate, block.ffn.fc1_main, block.ffn.fc2)
 
     def _infer(self, x: Tensor) -> Tensor:
         """``forward`` for inference on a CPU."""

@@ -38,7 +38,7 @@ def in_a_new_thread(work: Callable[[], object]) -> object:
         return executor.submit(work).result()
 
 
-def workers(run: Callable[[], object], times: int, place: object = None, name: str = "faster_way") -> set[str]:
+def workers(run: Callable[[], object], times: int, place: object = None, name: str = "from_groups") -> set[str]:
     """
     The names of the threads that call a function while something runs: what each slice of pixels calls, if not named.
 

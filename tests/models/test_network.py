@@ -102,25 +102,34 @@ def test_strips_of_a_large_image_join_without_a_seam(upscale: int) -> None:
     torch.testing.assert_close(y, plain_output(x, weights, **config), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("convolution", "joint"),
-    [(True, True), (True, False), (False, False)],
-    ids=["by convolutions with GELU", "by convolutions", "by products"],
-)
+@pytest.mark.parametrize("way", ["inner products", "matrix products"])
 @pytest.mark.parametrize("size", [(1, 1), (9, 10), (90, 95)], ids=str)
 def test_computes_the_same_in_the_way_that_is_faster_elsewhere(
-    monkeypatch: pytest.MonkeyPatch, convolution: bool, joint: bool, size: tuple[int, int]
+    monkeypatch: pytest.MonkeyPatch, way: str, size: tuple[int, int]
 ) -> None:
     config = {"embed_dim": 24, "depths": (2,), "mlp_ratio": 1.3, "upscale": 2}
     weights = weights_of(**config)
     x = torch.rand(2, 3, *size)
-    monkeypatch.setattr(core(), "_convolving_saves", lambda *_: 1.0 if convolution else -1.0)
-    if joint and not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
-        pytest.skip("PyTorch was built without")
-    monkeypatch.setattr(core(), "_joining_saves", lambda *_: 1.0 if joint else -1.0)
+    monkeypatch.setattr(core(), "_inner_product_saves", lambda *_: 1.0 if way == "inner products" else -1.0)
     with torch.inference_mode():
         y = core().build_aether(weights)(x)
     torch.testing.assert_close(y, plain_output(x, weights, **config), rtol=0, atol=1e-5)
+
+
+def test_does_without_what_an_old_torch_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("Fusion behavior undefined.")
+
+    core()._inner_product_saves.cache_clear()
+    monkeypatch.setattr(core(), "_inner_product", refuse)
+    weights = weights_of(**SMALL)
+    x = torch.rand(1, 3, 20, 30)
+    try:
+        with torch.inference_mode():
+            y = core().build_aether(weights)(x)
+    finally:
+        core()._inner_product_saves.cache_clear()
+    torch.testing.assert_close(y, plain_output(x, weights, **SMALL), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["ffn.fc1_gate", "ffn.fc1_main", "ffn.fc2", "conv.fused_conv"])
@@ -148,16 +157,15 @@ def test_computes_the_same_without_onednn() -> None:
 
 def test_what_is_measured_takes_no_random_numbers() -> None:
     before = torch.get_rng_state()
-    for measure in (core()._convolving_saves, core()._joining_saves):
-        measure.cache_clear()
-        with torch.inference_mode():
-            measure(16, 8, 64, torch.get_num_threads())
+    core()._inner_product_saves.cache_clear()
+    with torch.inference_mode():
+        core()._inner_product_saves(16, 8, 64, torch.get_num_threads())
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("seconds", [1.0, -1.0], ids=["by convolutions", "by products"])
+@pytest.mark.parametrize("seconds", [1.0, -1.0], ids=["by inner products", "by matrix products"])
 def test_no_images_make_no_images(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    monkeypatch.setattr(core(), "_convolving_saves", lambda *_: seconds)
+    monkeypatch.setattr(core(), "_inner_product_saves", lambda *_: seconds)
     model = core().build_aether(weights_of(**SMALL))
     for gradients in (False, True):
         with torch.set_grad_enabled(gradients):

@@ -35,7 +35,6 @@ from typing import (
     Pattern,
     Sequence,
     Tuple,
-    Type,
     TypeVar,
     Union,
 )
@@ -71,6 +70,7 @@ __all__ = [
 StateDict = Dict[str, Tensor]
 Network = TypeVar("Network", bound=nn.Module)
 Result = TypeVar("Result")
+Linear = Callable[..., Tensor]
 
 if hasattr(getattr(torch, "compiler", None), "is_compiling"):
     _is_compiling = torch.compiler.is_compiling
@@ -184,7 +184,7 @@ class ReparamLargeKernelConv(nn.Module):
         return large.add_(small)
 
     def forward_groups(self, x: Tensor, team: Team) -> List[Tensor]:
-        """``forward`` for inference, of channels in groups as ``_in_groups`` lays them out: (B, H, W, C/G) for each."""
+        """``forward`` for inference, of channels in groups as ``_in_groups`` lays them out: (P, C/G) for each."""
         weight, bias = self.merged()
         return convolve_groups(x, weight, bias, team)
 
@@ -232,118 +232,55 @@ class GatedFFN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.drop(F.gelu(self.fc1_gate(x)) * self.fc1_main(x)))
 
-    def forward_(self, x: Tensor) -> Tensor:
-        """``forward`` for inference, of pixels, (P, C)."""
-        way = faster_way(x, self.fc1_gate, self.fc1_main, self.fc2)
-        x = way.enter(x)
-        hidden = way.gelu(x, self.fc1_gate).mul_(way.linear(x, self.fc1_main))
-        return way.leave(way.linear(hidden, self.fc2))
+    def forward_(self, x: Tensor, linear: Linear) -> Tensor:
+        """``forward`` for inference, of pixels, (P, C), in the way that ``faster_linear`` says."""
+        hidden = linear(x, self.fc1_gate, "gelu").mul_(linear(x, self.fc1_main))
+        return linear(hidden, self.fc2)
 
 
-class Products:
-    """Linear layers and 1x1 convolutions, for inference, as matrix products of pixels, which in float32 are MKL's."""
-
-    @staticmethod
-    def enter(pixels: Tensor) -> Tensor:
-        """Pixels, (P, C), in the form that the layers take and return."""
-        return pixels
-
-    @staticmethod
-    def linear(x: Tensor, layer: Union[nn.Linear, nn.Conv2d]) -> Tensor:
-        return F.linear(x, layer.weight.flatten(1), layer.bias)
-
-    @classmethod
-    def gelu(cls, x: Tensor, layer: Union[nn.Linear, nn.Conv2d]) -> Tensor:
-        hidden = cls.linear(x, layer)
-        return F.gelu(hidden, out=hidden)
-
-    @staticmethod
-    def leave(x: Tensor) -> Tensor:
-        """What the layers return as pixels, (P, D)."""
-        return x
+def _matrix_product(x: Tensor, layer: Union[nn.Linear, nn.Conv2d], activation: str = "none") -> Tensor:
+    """A linear layer or 1x1 convolution, for inference, of pixels, (P, C) -> (P, D), then ``gelu`` or ``none``."""
+    y = F.linear(x, layer.weight.flatten(1), layer.bias)
+    return y if activation == "none" else F.gelu(y, out=y)
 
 
-class Convolutions(Products):
-    """The same as convolutions by oneDNN of a channels-last image of one column, (1, C, P, 1)."""
-
-    @staticmethod
-    def enter(pixels: Tensor) -> Tensor:
-        return pixels[None, :, None].permute(0, 3, 1, 2)
-
-    @staticmethod
-    def linear(x: Tensor, layer: Union[nn.Linear, nn.Conv2d]) -> Tensor:
-        # By oneDNN's own name, since F.conv2d leaves some to the matrix product.
-        return torch.mkldnn_convolution(x, _kernel(layer), layer.bias, (0, 0), (1, 1), (1, 1), 1)
-
-    @classmethod
-    def gelu(cls, x: Tensor, layer: Union[nn.Linear, nn.Conv2d]) -> Tensor:
-        saved = _joining_saves(*layer.weight.shape[:2], _about(x.shape[2]), torch.get_num_threads())
-        return cls.joint_gelu(x, layer) if saved > 0 else super().gelu(x, layer)
-
-    @staticmethod
-    def joint_gelu(x: Tensor, layer: Union[nn.Linear, nn.Conv2d]) -> Tensor:
-        """``gelu`` in one operation, which torch.compile uses as well."""
-        convolve = torch.ops.mkldnn._convolution_pointwise.default
-        return convolve(x, _kernel(layer), layer.bias, (0, 0), (1, 1), (1, 1), 1, "gelu", [], "none")
-
-    @staticmethod
-    def leave(x: Tensor) -> Tensor:
-        return x.permute(0, 2, 3, 1).flatten(0, 2)
+def _inner_product(x: Tensor, layer: Union[nn.Linear, nn.Conv2d], activation: str = "none") -> Tensor:
+    """The same in one operation by oneDNN, which torch.compile uses as well, where float32 otherwise goes to MKL."""
+    weight = layer.weight.flatten(1)
+    return torch.ops.mkldnn._linear_pointwise.default(x, weight, layer.bias, activation, [], "none")
 
 
-def _kernel(layer: Union[nn.Linear, nn.Conv2d]) -> Tensor:
-    return layer.weight.view(*layer.weight.shape[:2], 1, 1)
-
-
-def faster_way(pixels: Tensor, *layers: Union[nn.Linear, nn.Conv2d]) -> Type[Products]:
+def faster_linear(dtype: torch.dtype, pixels: int, *layers: Union[nn.Linear, nn.Conv2d]) -> Linear:
     """
-    In which of the two ways these layers are faster here, of pixels, (P, C).
+    In which of these two ways such layers are faster here, of so many pixels at a time.
 
     Either library may not know a processor: MKL was measured to be half as fast as oneDNN on one and as fast on
     another. So both are timed, once for each size, in some hundredths of a second.
     """
-    # In bfloat16 a matrix product is oneDNN's already, and autocast does not know convolutions by this name.
-    if pixels.dtype != torch.float32 or not len(pixels) or _autocasts():
-        return Products
-    saved = 0.0
+    # In bfloat16 a matrix product is oneDNN's already.
+    if dtype != torch.float32 or not pixels or _autocasts():
+        return _matrix_product
+    saved, about = 0.0, min(2**11, 2 ** (pixels - 1).bit_length())
     for layer in layers:
         if layer.weight.dtype != torch.float32:
-            return Products
-        saved += _convolving_saves(*layer.weight.shape[:2], _about(len(pixels)), torch.get_num_threads())
-    return Convolutions if saved > 0 else Products
+            return _matrix_product
+        saved += _inner_product_saves(*layer.weight.shape[:2], about, torch.get_num_threads())
+    return _inner_product if saved > 0 else _matrix_product
 
 
 def linear_(x: Tensor, layer: Union[nn.Linear, nn.Conv2d]) -> Tensor:
     """One layer for inference, of pixels, (P, C) -> (P, D), in the way that is faster here."""
-    way = faster_way(x, layer)
-    return way.leave(way.linear(way.enter(x), layer))
-
-
-def _about(pixels: int) -> int:
-    """A number of pixels to measure with."""
-    return min(2**11, 2 ** (pixels - 1).bit_length())
+    return faster_linear(x.dtype, len(x), layer)(x, layer)
 
 
 @functools.lru_cache(maxsize=None)
-def _convolving_saves(outputs: int, inputs: int, pixels: int, threads: int) -> float:  # noqa: ARG001
-    """Seconds that ``Convolutions`` take less for such a layer on so many threads, which are those set."""
+def _inner_product_saves(outputs: int, inputs: int, pixels: int, threads: int) -> float:  # noqa: ARG001
+    """Seconds that ``_inner_product`` takes less for such a layer on so many threads, which are those set."""
     x, layer = _made_up(outputs, inputs, pixels)
-    return _saved(*(functools.partial(way.linear, way.enter(x), layer) for way in (Products, Convolutions)))
-
-
-@functools.lru_cache(maxsize=None)
-def _joining_saves(outputs: int, inputs: int, pixels: int, threads: int) -> float:  # noqa: ARG001
-    """Seconds that a convolution and its activation take less in one operation."""
-    if not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+    try:
+        return _saved(*(functools.partial(way, x, layer) for way in (_matrix_product, _inner_product)))
+    except (AttributeError, RuntimeError):  # PyTorch without oneDNN, or 2.0, where it needs an activation
         return 0.0
-    x, layer = _made_up(outputs, inputs, pixels)
-    x = Convolutions.enter(x)
-
-    def apart() -> None:
-        hidden = Convolutions.linear(x, layer)
-        F.gelu(hidden, out=hidden)
-
-    return _saved(apart, functools.partial(Convolutions.joint_gelu, x, layer))
 
 
 def _made_up(outputs: int, inputs: int, pixels: int) -> Tuple[Tensor, nn.Linear]:
@@ -358,8 +295,9 @@ def _made_up(outputs: int, inputs: int, pixels: int) -> Tuple[Tensor, nn.Linear]
 def _saved(usual: Callable[[], object], other: Callable[[], object]) -> float:
     """Seconds by which the other function is faster, after some runs of each in turns."""
     times: List[List[float]] = [[], []]
-    for _ in range(6):
+    for _ in range(5):
         for function, seconds in zip((usual, other), times):
+            function()  # with what only the first run costs
             start = time.perf_counter()
             function()
             seconds.append(time.perf_counter() - start)
@@ -380,12 +318,12 @@ def _autocasts() -> bool:
 
 
 def convolve_groups(x: Tensor, weight: Tensor, bias: Tensor, team: Team) -> List[Tensor]:
-    """A depthwise convolution of channels in groups as ``_in_groups`` lays them out: (B, H, W, C/G) for each."""
+    """A depthwise convolution of channels in groups as ``_in_groups`` lays them out: pixels, (P, C/G), for each."""
     width, padding = x.shape[-1], weight.shape[-1] // 2
 
     def convolve(group: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         y = F.conv2d(group.permute(0, 3, 1, 2), weight, bias, padding=padding, groups=width)
-        return y.permute(0, 2, 3, 1)
+        return y.permute(0, 2, 3, 1).reshape(-1, width)
 
     return team.map(convolve, zip(x, weight.split(width), bias.split(width)))
 
@@ -430,15 +368,17 @@ class AetherBlock(nn.Module):
         stay in the processor's cache, where whole tensors of hidden units would go to memory and back four times.
         """
         groups, width = x.shape[0], x.shape[-1]
-        y = [group.reshape(-1, width) for group in self.conv.forward_groups(x, team)]
+        y = self.conv.forward_groups(x, team)
         x = x.view(groups, -1, width)
-        count = _pixels_in_cache(x, self.ffn.fc2.in_features, team)
+        slices = _slices_in_cache(x, self.ffn.fc2.in_features, team)
+        linear = faster_linear(x.dtype, slices[0][1], self.ffn.fc1_gate, self.ffn.fc1_main, self.ffn.fc2)
 
-        def transform(x: Tensor, *y: Tensor) -> None:
-            out = self.ffn.forward_(self.norm(from_groups(y)))
-            x.add_(to_groups(out, groups))
+        def transform(start: int, stop: int) -> None:
+            pixels = from_groups([group[start:stop] for group in y])
+            out = self.ffn.forward_(self.norm(pixels), linear)
+            x[:, start:stop].add_(to_groups(out, groups))
 
-        team.map(transform, zip(x.split(count, 1), *(group.split(count) for group in y)))
+        team.map(transform, slices)
 
 
 def _in_groups(x: Tensor) -> Tensor:
@@ -456,19 +396,19 @@ def _in_groups(x: Tensor) -> Tensor:
     return grouped.clone(memory_format=torch.contiguous_format)
 
 
-def _pixels_in_cache(x: Tensor, hidden: int, team: Team) -> int:
+def _slices_in_cache(x: Tensor, hidden: int, team: Team) -> List[Tuple[int, int]]:
     """
-    How many pixels of a tensor (G, pixels, C/G) to work on at a time.
+    Which pixels of a tensor (G, pixels, C/G) to work on at a time: where each slice of them starts and stops.
 
-    Their hidden units take two megabytes for each thread, which caches hold, and no more memory than a part of ``x``
+    Their hidden units take one megabyte for each thread, which caches hold, and no more memory than a part of ``x``
     does; but there are never so few that calls cost more than caches gain. Each member of the team gets as many slices
     as the others.
     """
     pixels = x.shape[1]
-    cached = torch.get_num_threads() * 2**21 // (hidden * x.element_size())
+    cached = torch.get_num_threads() * 2**20 // (hidden * x.element_size())
     slices = max(1, pixels // max(1024, min(cached, pixels // 4)))
-    slices = -(-slices // team.size) * team.size
-    return -(-pixels // slices)
+    count = -(-pixels // (-(-slices // team.size) * team.size))
+    return [(start, min(start + count, pixels)) for start in range(0, pixels, count)]
 
 
 @functools.lru_cache(maxsize=None)
@@ -506,12 +446,11 @@ def for_each_pixel(function: Callable[[Tensor], Tensor], x: Tensor, channels: in
     groups, batch, height, width, size = x.shape
     x = x.view(groups, -1, size)
     out = x.new_empty(x.shape[1], channels)
-    count = _pixels_in_cache(x, groups * size, team)
 
-    def apply(x: Tensor, out: Tensor) -> None:
-        out.copy_(function(x.transpose(0, 1).flatten(1)))
+    def apply(start: int, stop: int) -> None:
+        out[start:stop] = function(x[:, start:stop].transpose(0, 1).flatten(1))
 
-    team.map(apply, zip(x.split(count, 1), out.split(count)))
+    team.map(apply, _slices_in_cache(x, groups * size, team))
     return out.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 

@@ -6,13 +6,16 @@ Prints what became of each, by its name: ``done``, or how it failed.
 
 from __future__ import annotations
 
+import _thread
 import json
 import signal
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,6 +26,7 @@ from aether_install.models.network import core
 
 CONFIG = {"embed_dim": 20, "depths": (2, 1), "lk_kernel": 7, "upscale": 1, "num_feat": 8}
 WEIGHTS = weights_of(**CONFIG)
+THREADS = _thread._count()
 
 
 def image(batch: int = 1) -> torch.Tensor:
@@ -38,37 +42,37 @@ def in_a_new_thread(work: Callable[[], object]) -> object:
         return executor.submit(work).result()
 
 
-def workers(run: Callable[[], object], times: int, place: object = None, name: str = "from_groups") -> set[str]:
+def workers(run: Callable[[], object], times: int, place: object = None, name: str = "from_groups") -> int:
     """
-    The names of the threads that call a function while something runs: what each slice of pixels calls, if not named.
+    How many threads call a function while something runs: what each slice of pixels calls, if not named.
 
     That is until there are two, but no more than so many times: one of a team may be quick enough to do it all.
     """
     place = place or core()
-    names: set[str] = set()
+    threads: set[int] = set()
     original = getattr(place, name)
 
     def watched(*arguments: object) -> object:
-        names.add(threading.current_thread().name)
+        threads.add(threading.get_ident())
         return original(*arguments)
 
     setattr(place, name, watched)
     try:
         for _ in range(times):
-            if len(names) < 2:
+            if len(threads) < 2:
                 run()
     finally:
         setattr(place, name, original)
-    return names
+    return len(threads)
 
 
 def assert_untouched() -> None:
-    for _ in range(100):  # one that was interrupted while it was waited for may take another moment
-        if not [thread for thread in threading.enumerate() if thread.name == "aether"]:
+    for _ in range(500):  # one that was interrupted while it was waited for may take another moment
+        if _thread._count() == THREADS:
             break
-        time.sleep(0.1)
+        time.sleep(0.02)
     else:
-        raise AssertionError(threading.enumerate())
+        raise AssertionError(f"{_thread._count()} threads beside this one, and not {THREADS}")
     assert torch.get_num_threads() == 2
     assert in_a_new_thread(torch.get_num_threads) == 2
 
@@ -80,7 +84,7 @@ def computes_the_same(model: torch.nn.Module) -> None:
         with torch.no_grad():
             check(model.fuse_model(), image(batch))
     with torch.inference_mode():
-        assert workers(lambda: model(image()), 100) == {"MainThread", "aether"}
+        assert workers(lambda: model(image()), 100) == 2
 
 
 def the_later_generation_too(model: torch.nn.Module) -> None:
@@ -103,7 +107,7 @@ def strips_too(model: torch.nn.Module) -> None:
     model, x = core().build_aether(weights), torch.rand(1, 3, 75, 128)
     with torch.inference_mode():
         torch.testing.assert_close(model(x), plain_output(x, weights, **config), rtol=0, atol=1e-5)
-        assert workers(lambda: model(x), 100, type(model.upsample[0]), "forward") == {"MainThread", "aether"}
+        assert workers(lambda: model(x), 100, type(model.upsample[0]), "forward") == 2
     assert_untouched()
 
 
@@ -155,25 +159,46 @@ def an_interruption_ends_it(model: torch.nn.Module) -> None:
     assert interrupted == 10
 
 
-def an_interruption_while_it_starts_ends_it(model: torch.nn.Module) -> None:
-    def interrupted(thread: threading.Thread) -> None:
-        start(thread)
-        raise KeyboardInterrupt
+def an_interruption_at_any_instruction_ends_it(model: torch.nn.Module) -> None:
+    team = [core().Team, core()._OneThread, core()._Work]
+    codes = {function.__code__ for part in team for function in vars(part).values() if hasattr(function, "__code__")}
+    codes |= {core().aether._body_.__code__, core().aether._reconstruct_in_strips.__code__}
+    model = core().build_aether(weights_of(**{**CONFIG, "depths": (1,), "upscale": 2, "num_feat": 64}))
+    x = torch.rand(1, 3, 75, 128)
 
-    start = threading.Thread.start
-    with torch.inference_mode():
-        model(image())
-        threading.Thread.start = interrupted
+    def run(stop_at: tuple[str, int] | None, times: int = 0) -> list[tuple[str, int]]:
+        """Returns the instructions that were run, up to the one before which the interruption came."""
+        done = []
+
+        def trace(frame: FrameType, event: str, _: object) -> object:
+            if frame.f_code not in codes:
+                return None
+            frame.f_trace_opcodes = True
+            if event == "opcode":
+                done.append((frame.f_code.co_name, frame.f_lasti))
+                if done[-1] == stop_at and done.count(stop_at) == times:
+                    raise KeyboardInterrupt
+            return trace
+
+        sys.settrace(trace)
         try:
-            model(image())
+            model(x)
         except KeyboardInterrupt:
-            pass
-        else:
-            raise AssertionError("not interrupted")
+            sys.settrace(None)
+            assert_untouched()
         finally:
-            threading.Thread.start = start
-        assert_untouched()
-        check(model, image())
+            sys.settrace(None)
+        return done
+
+    with torch.inference_mode():
+        model(x)
+        instructions = set(run(None))
+        assert len(instructions) > 200
+        for instruction in sorted(instructions):
+            run(instruction, times=1)
+            if instruction[0] == "__exit__":  # the outer end
+                run(instruction, times=2)
+        check(core().build_aether(WEIGHTS), image())
 
 
 def forwards_at_once(model: torch.nn.Module) -> None:
@@ -187,21 +212,21 @@ def forwards_at_once(model: torch.nn.Module) -> None:
 
 
 def without_threads(model: torch.nn.Module) -> None:
-    def refuse(_: threading.Thread) -> None:
+    def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    start = threading.Thread.start
+    start = _thread.start_new_thread
     for works_before in (True, False):
         core()._one_thread_works.cache_clear()
         if works_before:
             with torch.inference_mode():
                 model(image())
-        threading.Thread.start = refuse
+        _thread.start_new_thread = refuse
         try:
             with torch.inference_mode():
                 check(model, image())
         finally:
-            threading.Thread.start = start
+            _thread.start_new_thread = start
         assert_untouched()
 
 
@@ -221,7 +246,7 @@ def lookers_on_see_everything(model: torch.nn.Module) -> None:
         assert count.layers == 4
         for looking_on in (torch.profiler.profile(), torch.autocast("cpu", torch.bfloat16), torch.device("cpu")):
             with looking_on:
-                assert workers(lambda: model(image()), 5) == {"MainThread"}, looking_on
+                assert workers(lambda: model(image()), 5) == 1, looking_on
 
 
 SCENARIOS = [
@@ -231,7 +256,7 @@ SCENARIOS = [
     leaves_nothing_behind,
     an_error_reaches_the_caller,
     an_interruption_ends_it,
-    an_interruption_while_it_starts_ends_it,
+    an_interruption_at_any_instruction_ends_it,
     forwards_at_once,
     without_threads,
     lookers_on_see_everything,

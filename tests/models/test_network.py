@@ -376,7 +376,7 @@ def teams() -> dict[str, str]:
         "leaves_nothing_behind",
         "an_error_reaches_the_caller",
         "an_interruption_ends_it",
-        "an_interruption_while_it_starts_ends_it",
+        "an_interruption_at_any_instruction_ends_it",
         "forwards_at_once",
         "without_threads",
         "lookers_on_see_everything",

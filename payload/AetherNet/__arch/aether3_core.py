@@ -593,7 +593,7 @@ class aether3(nn.Module):  # noqa: N801 - beside aether, the first generation
         shallow = self.conv_first(x.contiguous(memory_format=torch.channels_last))
         deep = _in_groups(shallow)
         features = []
-        with Team(x, at_most=len(deep)) as team:
+        with Team(x, at_most=len(deep)) as team, team:
             for stage, fusion_conv in zip(self.stages, self.fusion_convs):
                 for block in stage:  # type: ignore[attr-defined]
                     block.forward_(deep, team)

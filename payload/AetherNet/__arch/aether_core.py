@@ -11,6 +11,7 @@ parameters they were trained with, and what is wrong with them if they are damag
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import copy
 import ctypes
@@ -19,12 +20,12 @@ import math
 import os
 import queue
 import re
-import threading
 import time
 from collections import Counter, deque
 from typing import (
     Any,
     Callable,
+    Deque,
     Dict,
     Iterable,
     Iterator,
@@ -456,11 +457,15 @@ def for_each_pixel(function: Callable[[Tensor], Tensor], x: Tensor, channels: in
 
 class Team:
     """
-    Threads that share out work while PyTorch uses one thread in each: a context manager, for inference on a CPU.
+    Threads that share out work while PyTorch uses one thread in each, for inference on a CPU.
 
     PyTorch by itself shares out each operation and waits for the slowest share of it, some fifty times in each block.
     With another program on one of the cores nearly every wait is for a thread that the system has put aside, and takes
     longer than the operation. A team shares out larger pieces, and who is put aside holds up one of them.
+
+    A context manager to be entered twice, ``with Team(x) as team, team:``, for an interruption may come at any call,
+    and the outer end makes up for what the inner ones could not begin or finish. For the same reason threads meet in
+    queues written in C: conditions, events and threads written in Python may stay locked when they are interrupted.
 
     The caller is a member, and the others live as long as the context. A team of one leaves everything to PyTorch.
 
@@ -475,31 +480,30 @@ class Team:
     def __init__(self, x: Tensor, at_most: int = 8) -> None:
         self.size = _team_size(x, at_most)
         self._inference = torch.is_inference_mode_enabled()
+        self._one_thread = _OneThread()
+        self._others = 0
+        self._entered = False
         self._shared: queue.SimpleQueue[Optional[_Work]] = queue.SimpleQueue()
-        self._others: List[threading.Thread] = []
-        self._threads = contextlib.ExitStack()
+        self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def __enter__(self) -> Team:
-        if self.size > 1:
-            try:
-                self._threads.enter_context(_one_thread())
+        if self._entered and self.size > 1:
+            self._one_thread.__enter__()
+            with contextlib.suppress(RuntimeError):  # no more threads are to be had
                 for _ in range(self.size - 1):
-                    other = threading.Thread(target=self._help, name="aether", daemon=True)
-                    other.start()
-                    self._others.append(other)
-            except RuntimeError:  # no more threads are to be had
-                pass
-            except BaseException:  # which the application may have raised from a signal
-                self.__exit__()
-                raise
+                    _thread.start_new_thread(self._help, ())
+                    self._others += 1
+        self._entered = True
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._threads:
+        if self.size > 1:
             for _ in range(self.size - 1):  # also for one that was interrupted while it was started
                 self._shared.put(None)
-        for other in self._others:
-            other.join()
+            self._one_thread.__exit__()
+            others, self._others = self._others, 0
+            for _ in range(others):
+                self._ended.get()
 
     def map(self, function: Callable[..., Result], arguments: Iterable[Sequence[Any]]) -> List[Result]:
         """
@@ -508,67 +512,69 @@ class Team:
         Raises:
             BaseException: what the function raised first; calls that have not begun then are left out.
         """
-        if self.size == 1:
+        if not self._others:
             return [function(*each) for each in arguments]
-        work = _Work(function, arguments)
-        for _ in self._others:
-            self._shared.put(work)
-        work.join_in()
-        return work.results()
+        work = _Work(function, deque(enumerate(arguments)), queue.SimpleQueue())
+        results: List[Any] = [None] * len(work.waiting)
+        missing = len(results)
+        try:
+            for _ in range(self._others):
+                self._shared.put(work)
+            for index, each in work.taken():
+                results[index] = function(*each)
+                missing -= 1
+            for _ in range(missing):
+                index, result = work.finished.get()
+                if isinstance(result, _Raised):
+                    raise result.error
+                results[index] = result
+        except BaseException:
+            work.waiting.clear()
+            result = None  # which would refer to this frame by its traceback
+            raise
+        return results
 
     def _help(self) -> None:
-        with _one_thread(), torch.inference_mode(self._inference), torch.no_grad():
-            while True:
-                work = self._shared.get()
-                if work is None:
-                    return
-                work.join_in()
-                del work  # and what it holds
+        try:
+            with _OneThread(), torch.inference_mode(self._inference), torch.no_grad():
+                while self._helped():
+                    pass
+        finally:
+            self._ended.put(None)
+
+    def _helped(self) -> bool:
+        """Takes part in the next work, unless there will be none, and holds on to nothing of it."""
+        work = self._shared.get()
+        if work is None:
+            return False
+        for index, each in work.taken():
+            try:
+                result = work.function(*each)
+            except BaseException as error:
+                work.waiting.clear()
+                result = _Raised(error)
+            work.finished.put((index, result))
+        return True
 
 
-class _Work:
+class _Work(NamedTuple):
     """Calls of a function that several threads share out among them."""
 
-    def __init__(self, function: Callable[..., Any], arguments: Iterable[Sequence[Any]]) -> None:
-        self._function = function
-        self._waiting = deque(enumerate(arguments))
-        self._results: List[Any] = [None] * len(self._waiting)
-        self._running = 0
-        self._error: Optional[BaseException] = None
-        self._changed = threading.Condition()
+    function: Callable[..., Any]
+    waiting: Deque[Tuple[int, Sequence[Any]]]
+    finished: queue.SimpleQueue[Tuple[int, Any]]  # what others than the caller have returned
 
-    def join_in(self) -> None:
-        """Makes one call after the other until none is waiting."""
+    def taken(self) -> Iterator[Tuple[int, Sequence[Any]]]:
+        """One call after the other, for whoever asks first, until none is waiting."""
         while True:
-            with self._changed:
-                if not self._waiting:
-                    return
-                index, arguments = self._waiting.popleft()
-                self._running += 1
             try:
-                self._results[index] = self._function(*arguments)
-            except BaseException as error:
-                with self._changed:
-                    self._error = self._error or error
-                    self._waiting.clear()
-            with self._changed:
-                self._running -= 1
-                if not self._waiting and not self._running:
-                    self._changed.notify_all()
+                yield self.waiting.popleft()
+            except IndexError:
+                return
 
-    def results(self) -> List[Any]:
-        """Waits for the calls that others have begun."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._waiting and not self._running)
-        # Nothing is held on to, for an application may want the memory at once.
-        results, self._results = self._results, []
-        error, self._error = self._error, None
-        try:
-            if error is not None:
-                raise error
-            return results
-        finally:
-            del error
+
+class _Raised(NamedTuple):
+    error: BaseException
 
 
 def _team_size(x: Tensor, at_most: int) -> int:
@@ -589,10 +595,9 @@ def _team_size(x: Tensor, at_most: int) -> int:
     return threads if _one_thread_works() else 1
 
 
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+class _OneThread:
     """
-    PyTorch uses one thread for what the calling thread does, and as many as ever for all others.
+    PyTorch uses one thread for what the calling thread does, and as many as ever for all others: a context manager.
 
     That is what ``torch.set_num_threads`` cannot do: threads that first use PyTorch afterwards take over its number.
 
@@ -602,17 +607,22 @@ def _one_thread() -> Iterator[None]:
 
     Source: OpenMP, omp_set_num_threads, which concerns the calling task; MKL, mkl_set_num_threads_local.
     """
-    threads = torch.get_num_threads()  # which also gives a new thread the number that is set for all
-    library = _libraries()
-    set_threads, set_product_threads = library.omp_set_num_threads, getattr(library, "MKL_Set_Num_Threads_Local", int)
-    product_threads = 0  # which stands for as many as all others have
-    try:
-        product_threads = set_product_threads(1)
-        set_threads(1)
-        yield
-    finally:
-        set_threads(threads)
-        set_product_threads(product_threads)
+
+    def __init__(self) -> None:
+        self._threads = torch.get_num_threads()  # which also gives a new thread the number that is set for all
+        self._product_threads = 0  # which stands for as many as all others have
+
+    def __enter__(self) -> None:
+        self._product_threads = self._set_product_threads(1)
+        _libraries().omp_set_num_threads(1)
+
+    def __exit__(self, *_: object) -> None:
+        _libraries().omp_set_num_threads(self._threads)
+        self._set_product_threads(self._product_threads)
+
+    def _set_product_threads(self, threads: int) -> int:
+        """Returns the number before."""
+        return int(getattr(_libraries(), "MKL_Set_Num_Threads_Local", int)(threads))
 
 
 @functools.lru_cache(maxsize=None)
@@ -627,25 +637,26 @@ def _libraries() -> ctypes.CDLL:
 
 @functools.lru_cache(maxsize=None)
 def _one_thread_works() -> bool:
-    """Whether ``_one_thread`` does what it says, tried in a new thread."""
-    seen: List[int] = []
+    """Whether ``_OneThread`` does what it says, tried in a new thread."""
+    answer: queue.SimpleQueue[List[int]] = queue.SimpleQueue()
 
     def look() -> None:
+        seen: List[int] = []
         try:
-            with _one_thread():
+            with _OneThread():
                 seen.append(torch.get_num_threads())
             seen.append(torch.get_num_threads())
         except (AttributeError, OSError):
             pass
+        finally:
+            answer.put(seen)
 
     before = torch.get_num_threads()
     try:
-        thread = threading.Thread(target=look, name="aether", daemon=True)
-        thread.start()
-        thread.join()
+        _thread.start_new_thread(look, ())
     except RuntimeError:  # no more threads are to be had
         return False
-    return seen == [1, before] and torch.get_num_threads() == before
+    return answer.get() == [1, before] and torch.get_num_threads() == before
 
 
 class Upsample(nn.Sequential):
@@ -844,7 +855,7 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
         """``_body`` for inference: channels-last, and in place wherever a tensor is not needed any more."""
         shallow = self.conv_first(x.contiguous(memory_format=torch.channels_last))
         deep = _in_groups(shallow)
-        with Team(x, at_most=len(deep)) as team:
+        with Team(x, at_most=len(deep)) as team, team:
             for block in self._blocks():
                 block.forward_(deep, team)
             deep = for_each_pixel(self.norm, deep, deep.shape[0] * deep.shape[-1], team)
@@ -882,7 +893,7 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
             out[:, :, top * scale : bottom * scale] = strip
 
         # Members have a strip each at the same time, and low ones would have too much in common with others.
-        with Team(x, at_most=rows // 16) as team:
+        with Team(x, at_most=rows // 16) as team, team:
             strips = -(-height // rows) * team.size
             edges = [height * strip // strips for strip in range(strips + 1)]
             team.map(reconstruct, zip(edges, edges[1:]))

@@ -361,17 +361,17 @@ def onnx_rows(folder: Path) -> Iterator[Row]:
             return float(process([sys.executable, "-c", FORWARD, *arguments])[2])
 
         # Each run is a process that warms up by itself.
-        def both(run: Callable[[str], float] = run) -> tuple[float, float]:
-            return alternate(3, lambda: run("ours"), lambda: run("onnxruntime"), warm_up=False)
+        def both(runs: int, run: Callable[[str], float] = run) -> tuple[float, float]:
+            return alternate(runs, lambda: run("ours"), lambda: run("onnxruntime"), warm_up=False)
 
         what = f"forward against ONNX Runtime, {variant} {upscale}x {'fused' if fused else 'unfused'}, {side}x{side}"
-        yield Row(what, *both(), "s", limit, at_least=True)
+        yield Row(what, *both(5), "s", limit, at_least=True)
         difference = np.abs(np.load(f"{path}.ours.npy") - np.load(f"{path}.onnxruntime.npy")).max()
         assert difference < 1e-4, difference
         if beside_busy is not None:
             with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
                 try:
-                    times = both()
+                    times = both(3)
                 finally:
                     busy.kill()
             yield Row("  beside a process that keeps a core busy", *times, "s", beside_busy, at_least=True)

@@ -7,6 +7,7 @@ Prints what became of each, by its name: ``done``, or how it failed.
 from __future__ import annotations
 
 import _thread
+import gc
 import json
 import signal
 import sys
@@ -15,7 +16,8 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from types import FrameType
+from types import CodeType, FrameType
+from weakref import ReferenceType, ref
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -27,6 +29,11 @@ from aether_install.models.network import core
 CONFIG = {"embed_dim": 20, "depths": (2, 1), "lk_kernel": 7, "upscale": 1, "num_feat": 8}
 WEIGHTS = weights_of(**CONFIG)
 THREADS = _thread._count()
+
+
+def set_product_threads(threads: int) -> int:
+    """Sets the number of threads that MKL uses for this thread, and returns the one before."""
+    return core()._product_threads_setter()(threads)
 
 
 def image(batch: int = 1) -> torch.Tensor:
@@ -74,6 +81,7 @@ def assert_untouched() -> None:
     else:
         raise AssertionError(f"{_thread._count()} threads beside this one, and not {THREADS}")
     assert torch.get_num_threads() == 2
+    assert set_product_threads(2) == 2
     assert in_a_new_thread(torch.get_num_threads) == 2
 
 
@@ -143,6 +151,39 @@ def an_error_reaches_the_caller(model: torch.nn.Module) -> None:
                 raise AssertionError("no error")
 
 
+def an_error_holds_on_to_nothing(model: torch.nn.Module) -> None:
+    caller = threading.get_ident()
+    failing = [lambda: threading.get_ident() != caller, lambda: threading.get_ident() == caller, lambda: True]
+    original = core().from_groups
+
+    def forward(fails: Callable[[], bool]) -> tuple[bool, ReferenceType[torch.Tensor]]:
+        def from_groups(groups: object) -> torch.Tensor:
+            if fails():
+                raise MemoryError
+            return original(groups)
+
+        core().from_groups = from_groups
+        x = image()
+        try:
+            with torch.inference_mode():
+                model(x)
+        except MemoryError:
+            return True, ref(x)
+        finally:
+            core().from_groups = original
+        return False, ref(x)
+
+    gc.disable()
+    try:
+        for fails in failing:
+            outcomes = [forward(fails) for _ in range(10)]
+            assert any(failed for failed, _ in outcomes)
+            assert not [image for _, image in outcomes if image() is not None]
+    finally:
+        gc.enable()
+    assert_untouched()
+
+
 def an_interruption_ends_it(model: torch.nn.Module) -> None:
     x = torch.rand(1, 3, 300, 300)
     interrupted = 0
@@ -166,16 +207,16 @@ def an_interruption_at_any_instruction_ends_it(model: torch.nn.Module) -> None:
     model = core().build_aether(weights_of(**{**CONFIG, "depths": (1,), "upscale": 2, "num_feat": 64}))
     x = torch.rand(1, 3, 75, 128)
 
-    def run(stop_at: tuple[str, int] | None, times: int = 0) -> list[tuple[str, int]]:
+    def run(stop_at: tuple[CodeType, int] | None = None, times: int = 1) -> list[tuple[CodeType, int]]:
         """Returns the instructions that were run, up to the one before which the interruption came."""
-        done = []
+        done: list[tuple[CodeType, int]] = []
 
         def trace(frame: FrameType, event: str, _: object) -> object:
             if frame.f_code not in codes:
                 return None
             frame.f_trace_opcodes = True
             if event == "opcode":
-                done.append((frame.f_code.co_name, frame.f_lasti))
+                done.append((frame.f_code, frame.f_lasti))
                 if done[-1] == stop_at and done.count(stop_at) == times:
                     raise KeyboardInterrupt
             return trace
@@ -192,12 +233,14 @@ def an_interruption_at_any_instruction_ends_it(model: torch.nn.Module) -> None:
 
     with torch.inference_mode():
         model(x)
-        instructions = set(run(None))
+        instructions = set(run())
         assert len(instructions) > 200
-        for instruction in sorted(instructions):
-            run(instruction, times=1)
-            if instruction[0] == "__exit__":  # the outer end
+        interrupted = 0
+        for instruction in instructions:
+            interrupted += run(instruction)[-1] == instruction
+            if instruction[0].co_name in ("__enter__", "__exit__"):  # the inner beginning, the outer end
                 run(instruction, times=2)
+        assert interrupted > 0.9 * len(instructions), "some are there only if the other thread is slow"
         check(core().build_aether(WEIGHTS), image())
 
 
@@ -255,6 +298,7 @@ SCENARIOS = [
     strips_too,
     leaves_nothing_behind,
     an_error_reaches_the_caller,
+    an_error_holds_on_to_nothing,
     an_interruption_ends_it,
     an_interruption_at_any_instruction_ends_it,
     forwards_at_once,
@@ -265,6 +309,7 @@ SCENARIOS = [
 
 def main() -> None:
     torch.manual_seed(0)
+    set_product_threads(2)
     signal.signal(signal.SIGALRM, signal.default_int_handler)
     answers = {}
     for scenario in SCENARIOS:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 from weights import GOLDEN_NAMES, golden, plain_output, weights_of
@@ -132,18 +133,49 @@ def test_does_without_what_an_old_torch_cannot_do(monkeypatch: pytest.MonkeyPatc
     torch.testing.assert_close(y, plain_output(x, weights, **SMALL), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["ffn.fc1_gate", "ffn.fc1_main", "ffn.fc2", "conv.fused_conv"])
-def test_an_application_may_wrap_its_layers(name: str) -> None:
+@pytest.mark.parametrize("part", ["ffn.fc1_gate", "ffn.fc2", "conv.fused_conv", "ffn", "conv", "norm", ""])
+def test_an_application_may_wrap_a_part_of_a_block(part: str) -> None:
+    check_wrapped(f"layers.0.1.{part}".rstrip("."))
+
+
+@pytest.mark.parametrize("name", ["norm", "conv_before_upsample.0", "upsample.0", "conv_last"])
+def test_an_application_may_wrap_what_comes_after_them(name: str) -> None:
+    check_wrapped(name)
+
+
+def check_wrapped(name: str) -> None:
     config = {"embed_dim": 24, "depths": (2,), "upscale": 2}
     weights = weights_of(**config)
     x = torch.rand(1, 3, 20, 30)
     model = core().build_aether(weights).fuse_model()
-    part, layer = name.split(".")
-    inside = getattr(model.layers[0][1], part)
-    setattr(inside, layer, torch.nn.Sequential(getattr(inside, layer)))
+    outside, _, inside = name.rpartition(".")
+    setattr(model.get_submodule(outside), inside, torch.nn.Sequential(model.get_submodule(name)))
     with torch.inference_mode():
         y = model(x)
     torch.testing.assert_close(y, plain_output(x, weights, **config), rtol=0, atol=1e-5)
+
+
+def test_a_function_in_the_place_of_a_layers_own_is_called() -> None:
+    model = core().build_aether(weights_of(**SMALL))
+    layer = model.layers[0][0].ffn.fc2
+    layer.forward = lambda x: type(layer).forward(layer, x) * 0  # as accelerate does
+    x = torch.rand(1, 3, 9, 9)
+    with torch.inference_mode():
+        y = model(x)
+    torch.testing.assert_close(y, model(x), rtol=0, atol=1e-5)
+
+
+def test_forward_derivatives_are_right_without_gradients() -> None:
+    model = core().build_aether(weights_of(**SMALL)).requires_grad_(False)
+    x, direction = torch.rand(2, 1, 3, 9, 9)
+
+    def derivative() -> torch.Tensor:
+        with forward_ad.dual_level():
+            return forward_ad.unpack_dual(model(forward_ad.make_dual(x, direction))).tangent
+
+    with torch.no_grad():
+        found = derivative()
+    torch.testing.assert_close(found, derivative(), rtol=0, atol=1e-5)
 
 
 def test_computes_the_same_without_onednn() -> None:
@@ -163,9 +195,7 @@ def test_what_is_measured_takes_no_random_numbers() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("seconds", [1.0, -1.0], ids=["by inner products", "by matrix products"])
-def test_no_images_make_no_images(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    monkeypatch.setattr(core(), "_inner_product_saves", lambda *_: seconds)
+def test_no_images_make_no_images() -> None:
     model = core().build_aether(weights_of(**SMALL))
     for gradients in (False, True):
         with torch.set_grad_enabled(gradients):
@@ -375,6 +405,7 @@ def teams() -> dict[str, str]:
         "strips_too",
         "leaves_nothing_behind",
         "an_error_reaches_the_caller",
+        "an_error_holds_on_to_nothing",
         "an_interruption_ends_it",
         "an_interruption_at_any_instruction_ends_it",
         "forwards_at_once",

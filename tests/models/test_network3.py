@@ -146,14 +146,19 @@ def test_computes_the_same_in_the_way_that_is_faster_elsewhere(monkeypatch: pyte
     assert_close(y, plain3_output(x, weights, **BOTH))
 
 
-@pytest.mark.parametrize("name", ["stages.0.0.ffn.conv_main", "fusion_convs.1", "quant_fusion_layer.fusion_conv"])
-def test_an_application_may_wrap_its_convolutions(name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("stages.0.0.ffn.conv_main", "stages.0.0.norm", "stages.0.0.channel_attn.fc.0", "stages.0.0.spatial_attn"),
+        *("stages.0.0", "fusion_convs.1", "quant_fusion_layer.fusion_conv", "quant_fusion_layer", "norm", "conv_last"),
+    ],
+)
+def test_an_application_may_wrap_its_layers(name: str) -> None:
     weights = weights3_of(**BOTH)
     x = torch.rand(1, 3, 20, 30)
     model = core3().build_aether3(weights)
-    layer = model.get_submodule(name)
-    model.set_submodule(name, torch.nn.Sequential(torch.nn.Conv2d(*layer.weight.shape[1::-1], 1)))
-    model.get_submodule(name)[0].load_state_dict(layer.state_dict())
+    outside, _, inside = name.rpartition(".")
+    setattr(model.get_submodule(outside), inside, torch.nn.Sequential(model.get_submodule(name)))
     with torch.inference_mode():
         assert_close(model(x), plain3_output(x, weights, **BOTH))
 

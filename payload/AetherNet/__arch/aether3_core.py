@@ -46,6 +46,7 @@ from .aether_core import (
     _is_bookkeeping,
     _quantisation,
     _scaled,
+    _Sequential,
     _slices_in_cache,
     _the_one_form,
     _upsample_steps,
@@ -218,7 +219,7 @@ class ChannelAttention(nn.Module):
 
     def __init__(self, dim: int, squeeze: int) -> None:
         super().__init__()
-        self.fc = nn.Sequential(
+        self.fc = _Sequential(
             _Conv2d(dim, squeeze, 1, bias=False), nn.ReLU(inplace=True), _Conv2d(squeeze, dim, 1, bias=False)
         )
 
@@ -399,7 +400,7 @@ class Upsample3(nn.Module):
             layers.append(_Conv2d(before, step * step * after, 3, padding=1))
             if step > 1:
                 layers.append(nn.PixelShuffle(step))
-        self.blocks = nn.Sequential(*layers)
+        self.blocks = _Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.blocks(x)
@@ -438,6 +439,13 @@ class aether3(nn.Module):  # noqa: N801 - beside aether, the first generation
     Attributes:
         hyperparameters: the arguments above, as given.
     """
+
+    _parts = aether._parts | frozenset(
+        (
+            *(AetherBlock3, ChannelAttention, DeploymentNorm, GatedConvFFN, PixelNorm, SpatialAttention),
+            *(StageFusion, Upsample3, nn.ReLU),
+        )
+    )
 
     def __init__(
         self,
@@ -511,7 +519,7 @@ class aether3(nn.Module):  # noqa: N801 - beside aether, the first generation
         blocks = sum(depths)
         rates = iter([drop_path_rate * i / max(blocks - 1, 1) for i in range(blocks)])
         self.stages = nn.ModuleList(
-            nn.Sequential(
+            _Sequential(
                 *(
                     AetherBlock3(
                         embed_dim,
@@ -535,7 +543,7 @@ class aether3(nn.Module):  # noqa: N801 - beside aether, the first generation
         self.quant_fusion_layer = StageFusion(sum(stage_widths), embed_dim)
         self.norm = _norm(norm_type, embed_dim, fused_init)
         self.conv_after_body = _Conv2d(embed_dim, embed_dim, 3, padding=1)
-        self.conv_before_upsample = nn.Sequential(
+        self.conv_before_upsample = _Sequential(
             _Conv2d(embed_dim, embed_dim, 3, padding=1), nn.LeakyReLU(0.01, inplace=True)
         )
         self.upsample = Upsample3(scale, embed_dim, upsample_widths)
@@ -560,15 +568,10 @@ class aether3(nn.Module):  # noqa: N801 - beside aether, the first generation
     # Which way it runs, and where, and the end of it are as in the first generation.
     forward = aether.forward
     _is_plain_cpu_inference = aether._is_plain_cpu_inference
+    _is_as_built = aether._is_as_built
     _infer = aether._infer
     _reconstruct = aether._reconstruct
     _reconstruct_in_strips = aether._reconstruct_in_strips
-
-    def _read_layers(self) -> Iterator[nn.Module]:
-        yield from (*self.fusion_convs, self.quant_fusion_layer.fusion_conv)
-        for block in self._blocks():
-            yield from block.conv.children()
-            yield from (block.ffn.conv_gate, block.ffn.conv_main, block.ffn.conv_out)
 
     def _centre(self, x: Tensor) -> Tensor:
         return x / self.img_range - self.mean

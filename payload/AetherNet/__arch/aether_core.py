@@ -43,6 +43,7 @@ from typing import (
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.modules import module as modules
 
 __all__ = [
@@ -87,6 +88,10 @@ class _Conv2d(nn.Conv2d):
 class _Linear(nn.Linear):
     def reset_parameters(self) -> None:
         _initialise(self)
+
+
+class _Sequential(nn.Sequential):
+    """PyTorch's own, told from those that an application puts around a layer."""
 
 
 def _initialise(layer: Union[nn.Conv2d, nn.Linear]) -> None:
@@ -259,7 +264,7 @@ def faster_linear(dtype: torch.dtype, pixels: int, *layers: Union[nn.Linear, nn.
     another. So both are timed, once for each size, in some hundredths of a second.
     """
     # In bfloat16 a matrix product is oneDNN's already.
-    if dtype != torch.float32 or not pixels or _autocasts():
+    if dtype != torch.float32 or _autocasts():
         return _matrix_product
     saved, about = 0.0, min(2**11, 2 ** (pixels - 1).bit_length())
     for layer in layers:
@@ -510,7 +515,7 @@ class Team:
         Calls the function with each tuple of arguments, and returns the results in their order.
 
         Raises:
-            BaseException: what the function raised first; calls that have not begun then are left out.
+            BaseException: what the function raised; calls that have not begun then are left out.
         """
         if not self._others:
             return [function(*each) for each in arguments]
@@ -530,7 +535,7 @@ class Team:
                 results[index] = result
         except BaseException:
             work.waiting.clear()
-            result = None  # which would refer to this frame by its traceback
+            result = None  # an error refers to this frame by its traceback
             raise
         return results
 
@@ -554,6 +559,7 @@ class Team:
                 work.waiting.clear()
                 result = _Raised(error)
             work.finished.put((index, result))
+        work = result = None  # an error refers to this frame by its traceback
         return True
 
 
@@ -610,19 +616,21 @@ class _OneThread:
 
     def __init__(self) -> None:
         self._threads = torch.get_num_threads()  # which also gives a new thread the number that is set for all
-        self._product_threads = 0  # which stands for as many as all others have
+        self._product_threads: List[int] = []
 
     def __enter__(self) -> None:
-        self._product_threads = self._set_product_threads(1)
+        # It returns the number before, which no interruption can come in time to lose.
+        self._product_threads.extend(map(_product_threads_setter(), (1,)))
         _libraries().omp_set_num_threads(1)
 
     def __exit__(self, *_: object) -> None:
         _libraries().omp_set_num_threads(self._threads)
-        self._set_product_threads(self._product_threads)
+        for threads in self._product_threads:
+            _product_threads_setter()(threads)
 
-    def _set_product_threads(self, threads: int) -> int:
-        """Returns the number before."""
-        return int(getattr(_libraries(), "MKL_Set_Num_Threads_Local", int)(threads))
+
+def _product_threads_setter() -> Callable[[int], int]:
+    return getattr(_libraries(), "MKL_Set_Num_Threads_Local", int)
 
 
 @functools.lru_cache(maxsize=None)
@@ -710,6 +718,13 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
         hyperparameters: the arguments above, as given.
     """
 
+    _parts = frozenset(
+        (
+            *(AetherBlock, DropPath, GatedFFN, ReparamLargeKernelConv, Upsample, _Conv2d, _Linear, _Sequential),
+            *(nn.Dropout, nn.LayerNorm, nn.LeakyReLU, nn.ModuleList, nn.PixelShuffle),
+        )
+    )
+
     def __init__(
         self,
         in_chans: int = 3,
@@ -764,7 +779,7 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
         blocks = sum(depths)
         rates = iter([drop_path_rate * i / max(blocks - 1, 1) for i in range(blocks)])
         self.layers = nn.ModuleList(
-            nn.Sequential(
+            _Sequential(
                 *(
                     AetherBlock(embed_dim, hidden, lk_kernel, sk_kernel, drop_rate, next(rates), fused_init)
                     for _ in range(depth)
@@ -774,7 +789,7 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
         )
         self.norm = nn.LayerNorm(embed_dim)
         self.conv_after_body = _Conv2d(embed_dim, embed_dim, 3, padding=1)
-        self.conv_before_upsample = nn.Sequential(
+        self.conv_before_upsample = _Sequential(
             _Conv2d(embed_dim, num_feat, 3, padding=1), nn.LeakyReLU(0.01, inplace=True)
         )
         self.upsample = Upsample(upscale, num_feat)
@@ -812,22 +827,22 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
             return False
         if torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack():
             return False
-        # Blocks and convolutions are not called as modules there, and others are called several times, so hooks would
-        # be passed over or see parts; and so would those that profilers register for every module there is.
+        if forward_ad._current_level >= 0:
+            return False
+        # Most modules are not called there, and others are called several times, so hooks would be passed over or see
+        # parts; and so would those that profilers register for every module there is.
         if modules._global_forward_hooks or modules._global_forward_pre_hooks:
             return False
-        # And an application may have put layers or weights of its own in their place, as for quantisation.
-        for layer in self._read_layers():
-            if type(layer) not in (_Linear, _Conv2d) or type(layer.weight) not in (nn.Parameter, Tensor):
-                return False
-        inside = (module for module in self.modules() if module is not self)
-        return not any(module._forward_hooks or module._forward_pre_hooks for module in inside)
+        return all(module is self or self._is_as_built(module) for module in self.modules())
 
-    def _read_layers(self) -> Iterator[nn.Module]:
-        """Those that are not called in inference on a CPU, where only their weights are read."""
-        for block in self._blocks():
-            yield from block.conv.children()
-            yield from (block.ffn.fc1_gate, block.ffn.fc1_main, block.ffn.fc2)
+    def _is_as_built(self, module: nn.Module) -> bool:
+        """Whether an application has neither put a module, weight or function of its own there, nor looks on."""
+        return (
+            type(module) in self._parts
+            and "forward" not in vars(module)
+            and not (module._forward_hooks or module._forward_pre_hooks)
+            and all(type(own) in (nn.Parameter, Tensor) for own in module._parameters.values() if own is not None)
+        )
 
     def _infer(self, x: Tensor) -> Tensor:
         """``forward`` for inference on a CPU."""

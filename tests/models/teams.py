@@ -176,7 +176,7 @@ def an_error_holds_on_to_nothing(model: torch.nn.Module) -> None:
     gc.disable()
     try:
         for fails in failing:
-            outcomes = [forward(fails) for _ in range(10)]
+            outcomes = [forward(fails) for _ in range(50)]  # or one of a team may do it all
             assert any(failed for failed, _ in outcomes)
             assert not [image for _, image in outcomes if image() is not None]
     finally:

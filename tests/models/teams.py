@@ -9,13 +9,15 @@ from __future__ import annotations
 import _thread
 import gc
 import json
+import random
 import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import CodeType, FrameType
 from weakref import ReferenceType, ref
 
@@ -93,6 +95,34 @@ def computes_the_same(model: torch.nn.Module) -> None:
             check(model.fuse_model(), image(batch))
     with torch.inference_mode():
         assert workers(lambda: model(image()), 100) == 2
+        for height, width in ((1, 9001), (2, 4501), (6, 1801), (9, 1201), (1501, 6)):
+            check(model, torch.rand(1, 3, height, width))
+
+
+def who_is_ahead_waits(model: torch.nn.Module) -> None:
+    chances = random.Random(0)
+    steps, x = core()._Step, image()
+
+    class Slowed(steps):
+        def __init__(self, calls: Sequence[Callable[[], object]]) -> None:
+            super().__init__([partial(self.make, call) for call in calls])
+
+        def make(self, call: Callable[[], object]) -> None:
+            if chances.random() < 0.05:
+                time.sleep(0.02)
+            call()
+            if chances.random() < 0.05:
+                time.sleep(0.02)
+
+    with torch.inference_mode():
+        expected = model(x)
+        core()._Step = Slowed
+        try:
+            for _ in range(20):
+                assert torch.equal(model(x), expected)
+        finally:
+            core()._Step = steps
+    assert_untouched()
 
 
 def the_later_generation_too(model: torch.nn.Module) -> None:
@@ -159,6 +189,7 @@ def an_error_holds_on_to_nothing(model: torch.nn.Module) -> None:
     def forward(fails: Callable[[], bool]) -> tuple[bool, ReferenceType[torch.Tensor]]:
         def from_groups(groups: object) -> torch.Tensor:
             if fails():
+                time.sleep(0.005)  # so that others begin as well, and may fail too
                 raise MemoryError
             return original(groups)
 
@@ -179,6 +210,7 @@ def an_error_holds_on_to_nothing(model: torch.nn.Module) -> None:
             outcomes = [forward(fails) for _ in range(50)]  # or one of a team may do it all
             assert any(failed for failed, _ in outcomes)
             assert not [image for _, image in outcomes if image() is not None]
+            assert not [each for each in gc.get_objects() if type(each) in (core().Team, core().Part)]
     finally:
         gc.enable()
     assert_untouched()
@@ -201,9 +233,9 @@ def an_interruption_ends_it(model: torch.nn.Module) -> None:
 
 
 def an_interruption_at_any_instruction_ends_it(model: torch.nn.Module) -> None:
-    team = [core().Team, core()._OneThread, core()._Work]
+    team = [core().Team, core()._OneThread, core()._Step]
     codes = {function.__code__ for part in team for function in vars(part).values() if hasattr(function, "__code__")}
-    codes |= {core().aether._body_.__code__, core().aether._reconstruct_in_strips.__code__}
+    codes |= {core()._take_part.__code__, core().aether._body_.__code__, core().aether._reconstruct_in_strips.__code__}
     model = core().build_aether(weights_of(**{**CONFIG, "depths": (1,), "upscale": 2, "num_feat": 64}))
     x = torch.rand(1, 3, 75, 128)
 
@@ -294,6 +326,7 @@ def lookers_on_see_everything(model: torch.nn.Module) -> None:
 
 SCENARIOS = [
     computes_the_same,
+    who_is_ahead_waits,
     the_later_generation_too,
     strips_too,
     leaves_nothing_behind,

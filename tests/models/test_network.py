@@ -401,6 +401,7 @@ def teams() -> dict[str, str]:
     "scenario",
     [
         "computes_the_same",
+        "who_is_ahead_waits",
         "the_later_generation_too",
         "strips_too",
         "leaves_nothing_behind",

@@ -28,6 +28,8 @@ from .aether_core import (
     DropPath,
     Linear,
     LocatedWeights,
+    Part,
+    Parts,
     ReparamLargeKernelConv,
     StateDict,
     Team,
@@ -42,20 +44,17 @@ from .aether_core import (
     _find,
     _form,
     _fused_kernels,
-    _in_groups,
+    _groups,
     _is_bookkeeping,
     _quantisation,
     _scaled,
     _Sequential,
-    _slices_in_cache,
     _the_one_form,
     _upsample_steps,
     _Votes,
     _with_memory,
     _without_weights,
     aether,
-    convolve_groups,
-    faster_linear,
     for_each_pixel,
     from_groups,
     linear_,
@@ -303,47 +302,45 @@ class AetherBlock3(nn.Module):
             y = self.spatial_attn(y)
         return x + self.drop_path(y) * self.res_scale
 
-    def forward_(self, x: Tensor, team: Team) -> None:
+    def forward_(self, parts: Parts, team: Team) -> None:
         """
-        ``forward`` for inference, in place, of one picture with its channels in groups, (G, 1, H, W, C/G).
+        ``forward`` for inference, in place, of one picture.
 
         Pixels are independent in the feed-forward layer, which runs over slices of them that stay in the processor's
         cache. An attention needs its result for the whole picture, though. That takes the place of the convolution's
         result, slice by slice, and is added in a second pass, or a third one if both attentions are there.
         """
-        groups, _, height, width, size = x.shape
-        y = self._normalised(x, team)
-        x = x.view(groups, -1, size)
-        slices = _slices_in_cache(x, self.ffn.conv_out.in_channels, team)
-        linear = faster_linear(x.dtype, slices[0][1], self.ffn.conv_gate, self.ffn.conv_main, self.ffn.conv_out)
+        linear = parts.faster_linear(self.ffn.conv_gate, self.ffn.conv_main, self.ffn.conv_out)
         attended = self.channel_attn is not None or self.spatial_attn is not None
-        wide = torch.promote_types(x.dtype, torch.float32)
+        totals: Dict[int, Tensor] = {}
 
-        def transform(start: int, stop: int) -> Optional[Tensor]:
-            parts = [group[start:stop] for group in y]
-            pixels = from_groups(parts)
+        def transform(part: Part, start: int, stop: int) -> None:
+            convolved = part.convolved(start, stop)
+            pixels = from_groups(convolved)
             if isinstance(self.norm, PixelNorm):
                 pixels = self.norm.of_pixels(pixels)
             out = self.ffn.forward_(pixels, linear)
             if attended:
-                for part, result in zip(parts, out.split(size, 1)):
-                    part.copy_(result)
-                return out.sum(0, dtype=wide)
-            x[:, start:stop].add_(to_groups(out, groups), alpha=self.res_scale)
-            return None
+                for group, result in zip(convolved, out.split(part.pixels.shape[2], 1)):
+                    group.copy_(result)
+                totals[start] = out.sum(0, dtype=torch.promote_types(out.dtype, torch.float32))
+            else:
+                part.pixels[:, start:stop].add_(to_groups(out, len(part.pixels)), alpha=self.res_scale)
 
-        totals = team.map(transform, slices)
+        team.run(parts.steps(self._normalised, transform))
         if attended:
-            means = (torch.stack(totals).sum(0) / x.shape[1]).to(x.dtype)  # type: ignore[arg-type]
-            self._attend_(x, y, means, height, width, team)
+            whole, (height, width) = parts.upper, parts.image.shape[2:4]
+            means = torch.stack([totals[start] for start in sorted(totals)]).sum(0) / (height * width)
+            y = whole.convolved(0, height * width)
+            self._attend_(whole.pixels, y, means.to(y[0].dtype), height, width, team)
 
-    def _normalised(self, x: Tensor, team: Team) -> List[Tensor]:
-        """Convolution and, where it is an affine map, norm in one: a group (P, C/G) each."""
+    def _normalised(self) -> Tuple[Tensor, Tensor]:
+        """Weight (C, 1, K, K) and bias (C) of the convolution and, where it is an affine map, the norm in one."""
         weight, bias = self.conv.merged()
         if isinstance(self.norm, DeploymentNorm):
             factor, summand = (tensor.flatten() for tensor in self.norm.merged())
             weight, bias = weight * factor.view(-1, 1, 1, 1), bias * factor + summand
-        return convolve_groups(x, weight, bias, team)
+        return weight, bias
 
     def _attend_(self, x: Tensor, y: Sequence[Tensor], means: Tensor, height: int, width: int, team: Team) -> None:
         """Adds y, a group (P, C/G) each, to x, (G, P, C/G), as the attentions weigh it; both are changed."""
@@ -594,15 +591,16 @@ class aether3(nn.Module):  # noqa: N801 - beside aether, the first generation
         if len(x) > 1:
             return torch.cat([self._body_(picture) for picture in x.split(1)])
         shallow = self.conv_first(x.contiguous(memory_format=torch.channels_last))
-        deep = _in_groups(shallow)
         features = []
-        with Team(x, at_most=len(deep)) as team, team:
+        groups, hidden = _groups(shallow), next(self._blocks()).ffn.conv_out.in_channels
+        with Team(x, at_most=groups) as team, team:
+            parts = Parts(shallow, groups, 0, hidden, team)
             for stage, fusion_conv in zip(self.stages, self.fusion_convs):
                 for block in stage:  # type: ignore[attr-defined]
-                    block.forward_(deep, team)
+                    block.forward_(parts, team)
                 fuse = functools.partial(linear_, layer=fusion_conv)
-                features.append(for_each_pixel(fuse, deep, fusion_conv.out_channels, team))
-            del deep
+                features.append(for_each_pixel(fuse, parts.image, fusion_conv.out_channels, team))
+            del parts
             joint = torch.cat([feature.permute(0, 2, 3, 1) for feature in features], 3)
             features.clear()
             joint = for_each_pixel(self._fused_pixels, joint[None], shallow.shape[1], team)

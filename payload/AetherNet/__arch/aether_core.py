@@ -25,7 +25,6 @@ from collections import Counter, deque
 from typing import (
     Any,
     Callable,
-    Deque,
     Dict,
     Iterable,
     Iterator,
@@ -73,6 +72,7 @@ StateDict = Dict[str, Tensor]
 Network = TypeVar("Network", bound=nn.Module)
 Result = TypeVar("Result")
 Linear = Callable[..., Tensor]
+Step = Sequence[Callable[[], object]]
 
 if hasattr(getattr(torch, "compiler", None), "is_compiling"):
     _is_compiling = torch.compiler.is_compiling
@@ -188,11 +188,6 @@ class ReparamLargeKernelConv(nn.Module):
         large = F.conv2d(x, self.lk_conv.weight, self.lk_bias, padding=self.lk_kernel // 2, groups=self.channels)
         small = F.conv2d(x, self.sk_conv.weight, self.sk_bias, padding=self.sk_kernel // 2, groups=self.channels)
         return large.add_(small)
-
-    def forward_groups(self, x: Tensor, team: Team) -> List[Tensor]:
-        """``forward`` for inference, of channels in groups as ``_in_groups`` lays them out: (P, C/G) for each."""
-        weight, bias = self.merged()
-        return convolve_groups(x, weight, bias, team)
 
     def merged(self) -> Tuple[Tensor, Tensor]:
         """Returns the weight (C, 1, K, K) and bias (C) of the one convolution that this layer amounts to."""
@@ -323,17 +318,6 @@ def _autocasts() -> bool:
         return torch.is_autocast_cpu_enabled()
 
 
-def convolve_groups(x: Tensor, weight: Tensor, bias: Tensor, team: Team) -> List[Tensor]:
-    """A depthwise convolution of channels in groups as ``_in_groups`` lays them out: pixels, (P, C/G), for each."""
-    width, padding = x.shape[-1], weight.shape[-1] // 2
-
-    def convolve(group: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        y = F.conv2d(group.permute(0, 3, 1, 2), weight, bias, padding=padding, groups=width)
-        return y.permute(0, 2, 3, 1).reshape(-1, width)
-
-    return team.map(convolve, zip(x, weight.split(width), bias.split(width)))
-
-
 class AetherBlock(nn.Module):
     """
     One residual block, (B, C, H, W) -> (B, C, H, W): ``x + drop_path(ffn(norm(conv(x))))``.
@@ -366,40 +350,128 @@ class AetherBlock(nn.Module):
         y = self.ffn(self.norm(self.conv(x).permute(0, 2, 3, 1)))
         return x + self.drop_path(y.permute(0, 3, 1, 2))
 
-    def forward_(self, x: Tensor, team: Team) -> None:
+    def steps_(self, parts: Parts) -> Iterator[Step]:
         """
-        ``forward`` for inference, in place, of channels in groups as ``_in_groups`` lays them out.
+        ``forward`` for inference, in place, as steps for ``Team.run``.
 
         Pixels are independent after the convolution, so norm and feed-forward layer run over slices of them that
         stay in the processor's cache, where whole tensors of hidden units would go to memory and back four times.
         """
-        groups, width = x.shape[0], x.shape[-1]
-        y = self.conv.forward_groups(x, team)
-        x = x.view(groups, -1, width)
-        slices = _slices_in_cache(x, self.ffn.fc2.in_features, team)
-        linear = faster_linear(x.dtype, slices[0][1], self.ffn.fc1_gate, self.ffn.fc1_main, self.ffn.fc2)
+        linear = parts.faster_linear(self.ffn.fc1_gate, self.ffn.fc1_main, self.ffn.fc2)
 
-        def transform(start: int, stop: int) -> None:
-            pixels = from_groups([group[start:stop] for group in y])
-            out = self.ffn.forward_(self.norm(pixels), linear)
-            x[:, start:stop].add_(to_groups(out, groups))
+        def transform(part: Part, start: int, stop: int) -> None:
+            out = self.ffn.forward_(self.norm(from_groups(part.convolved(start, stop))), linear)
+            part.pixels[:, start:stop].add_(to_groups(out, len(part.pixels)))
 
-        team.map(transform, slices)
+        return parts.steps(self.conv.merged, transform)
 
 
-def _in_groups(x: Tensor) -> Tensor:
+class Part:
     """
-    Copies (B, C, H, W) to (G, B, H, W, C/G): G contiguous channels-last tensors, of up to 16 channels where C divides.
+    Some rows of an image whose channels are in groups.
+
+    Args:
+        x: (G, B, H, W, C/G), or for one image (G, 1, margin + H + margin, W, C/G), with zeros around.
+        top, bottom: the first row and the one after the last, of H.
+        margin: how many rows around its own a convolution finds there; it adds zeros by itself where that is 0.
+
+    Attributes:
+        pixels: those of its own rows, (G, P, C/G).
+    """
+
+    def __init__(self, x: Tensor, top: int, bottom: int, margin: int) -> None:
+        groups, batch, _, width, size = x.shape
+        self.pixels = x[:, :, top + margin : bottom + margin].view(groups, batch * (bottom - top) * width, size)
+        self._margin = margin
+        self._rows = x[:, :, top : bottom + 2 * margin]
+        self._convolved: Dict[int, Tensor] = {}
+
+    def convolved(self, start: int, stop: int) -> List[Tensor]:
+        """A slice of what the convolution has made of the pixels, (P, C/G) for each group."""
+        return [self._convolved[group][start:stop] for group in range(len(self.pixels))]
+
+    def convolution(self, merged: Callable[[], Tuple[Tensor, Tensor]]) -> Step:
+        """A depthwise convolution with a weight (C, 1, K, K) and bias (C), group by group."""
+        groups, pixels, size = self.pixels.shape
+
+        def convolve(group: int) -> None:
+            weight, bias = (tensor.split(size)[group] for tensor in merged())
+            reach = weight.shape[-1] // 2
+            x = self._rows[group].permute(0, 3, 1, 2)
+            y = F.conv2d(x, weight, bias, padding=(reach - self._margin, reach), groups=size)
+            self._convolved[group] = y.permute(0, 2, 3, 1).reshape(-1, size)
+
+        return [functools.partial(convolve, group) for group in range(groups if pixels else 0)]
+
+
+class Parts:
+    """
+    A copy of an image with its channels in groups, in two parts, so that a team can begin with one of them in time.
+
+    Args:
+        x: (B, C, H, W).
+        groups: G.
+        reach: how many rows around its own a convolution looks at; with 0, all rows are one part.
+        hidden: units that are made of each pixel.
+        team: who works on them. In a team of one, and with more than one image, all rows are one part as well.
+
+    Attributes:
+        image: (G, B, H, W, C/G).
+        upper: the upper part, or all rows.
+    """
+
+    def __init__(self, x: Tensor, groups: int, reach: int, hidden: int, team: Team) -> None:
+        batch, channels, height, width = x.shape
+        margin = reach if batch == 1 < team.size else 0
+        rows = x.new_zeros(groups, batch, height + 2 * margin, width, channels // groups)
+        self.image = rows[:, :, margin : margin + height]
+        self.image.copy_(x.permute(0, 2, 3, 1).unflatten(3, (groups, -1)).permute(3, 0, 1, 2, 4))
+        middle = (height + 1) // 2 if margin else height
+        self.upper, self._lower = Part(rows, 0, middle, margin), Part(rows, middle, height, margin)
+        above, below = (
+            [(part, *pixels) for pixels in _slices_in_cache(part.pixels, hidden, team)]
+            for part in (self.upper, self._lower)
+        )
+        self._slice = above[0][2] - above[0][1]
+        first, last = margin * width, self.upper.pixels.shape[1] - margin * width
+        self._slices = (
+            [each for each in above if each[2] <= last],
+            [each for each in above if each[2] > last] + [each for each in below if each[1] < first],
+            [each for each in below if each[1] >= first],
+        )
+
+    def faster_linear(self, *layers: Union[nn.Linear, nn.Conv2d]) -> Linear:
+        """In which way such layers are faster for slices of the image."""
+        return faster_linear(self.image.dtype, self._slice, *layers)
+
+    def steps(
+        self, merged: Callable[[], Tuple[Tensor, Tensor]], transform: Callable[[Part, int, int], object]
+    ) -> Iterator[Step]:
+        """
+        A depthwise convolution and then a function of slices of pixels, in place, as steps for ``Team.run``.
+
+        Where such steps follow one another, each has to do with those right before and after it in nothing. The
+        pixels in the middle, which the convolutions of both parts look at, have a step of their own for that, between
+        the others of the upper and of the lower part.
+        """
+        merged = functools.lru_cache(maxsize=None)(merged)
+        for part in (self.upper, self._lower):
+            yield part.convolution(merged)
+        for slices in self._slices:
+            yield [functools.partial(transform, *each) for each in slices]
+
+
+def _groups(x: Tensor) -> int:
+    """
+    Into how many groups to put the channels of (B, C, H, W): of up to 16 channels where C divides.
 
     oneDNN's depthwise convolutions of so few were measured to be two (128 channels, 11x11) to four times (180 channels,
     13x13) as fast as those of more than 64. Small images stay in one group: calls would cost more than they gain.
     """
     batch, channels, height, width = x.shape
-    size = channels
-    if batch * height * width >= 2**13:
-        size = next((size for size in range(16, 7, -1) if channels % size == 0), channels)
-    grouped = x.permute(0, 2, 3, 1).unflatten(3, (channels // size, size)).permute(3, 0, 1, 2, 4)
-    return grouped.clone(memory_format=torch.contiguous_format)
+    if batch * height * width < 2**13:
+        return 1
+    return channels // next((size for size in range(16, 7, -1) if channels % size == 0), channels)
 
 
 def _slices_in_cache(x: Tensor, hidden: int, team: Team) -> List[Tuple[int, int]]:
@@ -411,6 +483,8 @@ def _slices_in_cache(x: Tensor, hidden: int, team: Team) -> List[Tuple[int, int]
     as the others.
     """
     pixels = x.shape[1]
+    if not pixels:
+        return []
     cached = torch.get_num_threads() * 2**20 // (hidden * x.element_size())
     slices = max(1, pixels // max(1024, min(cached, pixels // 4)))
     count = -(-pixels // (-(-slices // team.size) * team.size))
@@ -445,7 +519,7 @@ def to_groups(pixels: Tensor, groups: int) -> Tensor:
 
 def for_each_pixel(function: Callable[[Tensor], Tensor], x: Tensor, channels: int, team: Team) -> Tensor:
     """
-    Applies a function of pixels, (P, C) -> (P, D), to channels in groups as ``_in_groups`` lays them out.
+    Applies a function of pixels, (P, C) -> (P, D), to channels in groups, (G, B, H, W, C/G).
 
     Slices of them, so that no copy of the whole is made. Returns (B, D, H, W), channels-last, where D is ``channels``.
     """
@@ -488,7 +562,9 @@ class Team:
         self._one_thread = _OneThread()
         self._others = 0
         self._entered = False
-        self._shared: queue.SimpleQueue[Optional[_Work]] = queue.SimpleQueue()
+        self._shared: queue.SimpleQueue[Optional[List[_Step]]] = queue.SimpleQueue()
+        self._steps: List[_Step] = []
+        self._errors: List[BaseException] = []  # of the others
         self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def __enter__(self) -> Team:
@@ -503,12 +579,14 @@ class Team:
 
     def __exit__(self, *_: object) -> None:
         if self.size > 1:
+            self._stop()
             for _ in range(self.size - 1):  # also for one that was interrupted while it was started
                 self._shared.put(None)
             self._one_thread.__exit__()
             others, self._others = self._others, 0
             for _ in range(others):
                 self._ended.get()
+            self._errors.clear()
 
     def map(self, function: Callable[..., Result], arguments: Iterable[Sequence[Any]]) -> List[Result]:
         """
@@ -517,27 +595,45 @@ class Team:
         Raises:
             BaseException: what the function raised; calls that have not begun then are left out.
         """
+        results: Dict[int, Result] = {}
+
+        def call(index: int, each: Sequence[Any]) -> None:
+            results[index] = function(*each)
+
+        self.run([[functools.partial(call, index, each) for index, each in enumerate(arguments)]])
+        return [results[index] for index in range(len(results))]
+
+    def run(self, steps: Iterable[Step]) -> None:
+        """
+        Makes the calls of each step, in any order, when those of all steps before the last one have returned.
+
+        So who finds nothing left to do in a step goes on with the next, and waits for others only if they are still at
+        the one before.
+
+        Raises:
+            BaseException: what a call raised; those that have not begun then are left out.
+        """
         if not self._others:
-            return [function(*each) for each in arguments]
-        work = _Work(function, deque(enumerate(arguments)), queue.SimpleQueue())
-        results: List[Any] = [None] * len(work.waiting)
-        missing = len(results)
-        try:
-            for _ in range(self._others):
-                self._shared.put(work)
-            for index, each in work.taken():
-                results[index] = function(*each)
-                missing -= 1
-            for _ in range(missing):
-                index, result = work.finished.get()
-                if isinstance(result, _Raised):
-                    raise result.error
-                results[index] = result
-        except BaseException:
-            work.waiting.clear()
-            result = None  # an error refers to this frame by its traceback
-            raise
-        return results
+            for step in steps:
+                for call in step:
+                    call()
+            return
+        self._steps = [_Step(step) for step in steps]
+        for _ in range(self._others):
+            self._shared.put(self._steps)
+        _take_part(self._steps)
+        for last in self._steps[-2:]:
+            last.wait()
+        if self._errors:
+            raise self._errors.pop()
+        self._steps = []
+
+    def _stop(self) -> None:
+        """Nobody begins anything more of what there is to do, or waits for others who do."""
+        for step in self._steps:
+            step.waiting.clear()
+        for step in self._steps:
+            step.ended.put(None)
 
     def _help(self) -> None:
         try:
@@ -549,38 +645,55 @@ class Team:
 
     def _helped(self) -> bool:
         """Takes part in the next work, unless there will be none, and holds on to nothing of it."""
-        work = self._shared.get()
-        if work is None:
+        steps = self._shared.get()
+        if steps is None:
             return False
-        for index, each in work.taken():
-            try:
-                result = work.function(*each)
-            except BaseException as error:
-                work.waiting.clear()
-                result = _Raised(error)
-            work.finished.put((index, result))
-        work = result = None  # an error refers to this frame by its traceback
+        try:
+            _take_part(steps)
+        except BaseException as error:
+            self._errors.append(error)
+            self._stop()
         return True
 
 
-class _Work(NamedTuple):
-    """Calls of a function that several threads share out among them."""
+class _Step:
+    """
+    Calls that several threads share out among them.
 
-    function: Callable[..., Any]
-    waiting: Deque[Tuple[int, Sequence[Any]]]
-    finished: queue.SimpleQueue[Tuple[int, Any]]  # what others than the caller have returned
+    Attributes:
+        waiting: those that have not begun.
+        ended: holds something when all have returned.
+    """
 
-    def taken(self) -> Iterator[Tuple[int, Sequence[Any]]]:
-        """One call after the other, for whoever asks first, until none is waiting."""
+    def __init__(self, calls: Step) -> None:
+        self.waiting = deque(calls)
+        self.ended: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._unfinished = [None] * len(calls)
+        if not calls:
+            self.ended.put(None)
+
+    def take_part(self) -> None:
+        """Makes one call after the other until none is waiting."""
         while True:
             try:
-                yield self.waiting.popleft()
+                call = self.waiting.popleft()
             except IndexError:
                 return
+            call()
+            self._unfinished.pop()
+            if not self._unfinished:
+                self.ended.put(None)
+
+    def wait(self) -> None:
+        """Returns when all calls have returned."""
+        self.ended.put(self.ended.get())
 
 
-class _Raised(NamedTuple):
-    error: BaseException
+def _take_part(steps: Sequence[_Step]) -> None:
+    for step, needed in zip(steps, [None, None, *steps]):
+        if needed is not None:
+            needed.wait()
+        step.take_part()
 
 
 def _team_size(x: Tensor, at_most: int) -> int:
@@ -869,12 +982,21 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
     def _body_(self, x: Tensor) -> Tensor:
         """``_body`` for inference: channels-last, and in place wherever a tensor is not needed any more."""
         shallow = self.conv_first(x.contiguous(memory_format=torch.channels_last))
-        deep = _in_groups(shallow)
-        with Team(x, at_most=len(deep)) as team, team:
-            for block in self._blocks():
-                block.forward_(deep, team)
-            deep = for_each_pixel(self.norm, deep, deep.shape[0] * deep.shape[-1], team)
-        return self.conv_after_body(deep).add_(shallow)
+        groups, kernels = _groups(shallow), {block.conv.lk_kernel for block in self._blocks()}
+        with Team(x, at_most=groups) as team, team:
+            reach = kernels.pop() // 2 if len(kernels) == 1 else 0
+            parts = Parts(shallow, groups, reach, next(self._blocks()).ffn.fc2.in_features, team)
+            team.run(step for block in self._blocks() for step in block.steps_(parts))
+            deep = for_each_pixel(self.norm, parts.image, shallow.shape[1], team)
+            del parts
+
+            def convolve(top: int, bottom: int) -> None:
+                first = max(top - 1, 0)
+                strip = self.conv_after_body(deep[:, :, first : bottom + 1])[:, :, top - first :]
+                shallow[:, :, top:bottom].add_(strip[:, :, : bottom - top])
+
+            team.map(convolve, _strips(deep.shape[2], team.size))
+        return shallow
 
     def _reconstruct(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, out_chans, upscale*H, upscale*W)."""
@@ -909,10 +1031,14 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
 
         # Members have a strip each at the same time, and low ones would have too much in common with others.
         with Team(x, at_most=rows // 16) as team, team:
-            strips = -(-height // rows) * team.size
-            edges = [height * strip // strips for strip in range(strips + 1)]
-            team.map(reconstruct, zip(edges, edges[1:]))
+            team.map(reconstruct, _strips(height, -(-height // rows) * team.size))
         return out
+
+
+def _strips(height: int, number: int) -> Iterator[Tuple[int, int]]:
+    """The first row and the one after the last of so many strips of about the same height."""
+    edges = [height * strip // number for strip in range(number + 1)]
+    return zip(edges, edges[1:])
 
 
 def _in_single_precision(module: Any) -> Any:

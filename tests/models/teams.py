@@ -95,8 +95,25 @@ def computes_the_same(model: torch.nn.Module) -> None:
             check(model.fuse_model(), image(batch))
     with torch.inference_mode():
         assert workers(lambda: model(image()), 100) == 2
-        for height, width in ((1, 9001), (2, 4501), (6, 1801), (9, 1201), (1501, 6)):
+        for height, width in ((1, 9001), (23, 401), (24, 401), (25, 401), (1501, 6)):
             check(model, torch.rand(1, 3, height, width))
+
+
+def kernels_may_have_any_size(model: torch.nn.Module) -> None:
+    x = image()
+    blocks = list(model.fuse_model()._blocks())
+    with torch.inference_mode():
+        for sides in ((3, 3, 3), (11, 11, 11), (3, 7, 11), ()):
+            for block, side in zip(blocks, sides, strict=False):  # no blocks at the end
+                weight = torch.rand(model.hyperparameters["embed_dim"], 1, side, side) / side**2
+                block.conv.fused_conv = convolution = type(block.conv.fused_conv)(
+                    len(weight), len(weight), side, padding=side // 2, groups=len(weight)
+                )
+                convolution.weight = torch.nn.Parameter(weight)
+            if not sides:
+                model.layers = torch.nn.ModuleList()
+            expected = model._restore(model._reconstruct(model._body(model._centre(x))))
+            torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
 
 
 def who_is_ahead_waits(model: torch.nn.Module) -> None:
@@ -326,6 +343,7 @@ def lookers_on_see_everything(model: torch.nn.Module) -> None:
 
 SCENARIOS = [
     computes_the_same,
+    kernels_may_have_any_size,
     who_is_ahead_waits,
     the_later_generation_too,
     strips_too,

@@ -401,6 +401,7 @@ def teams() -> dict[str, str]:
     "scenario",
     [
         "computes_the_same",
+        "kernels_may_have_any_size",
         "who_is_ahead_waits",
         "the_later_generation_too",
         "strips_too",

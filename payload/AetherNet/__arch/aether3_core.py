@@ -333,6 +333,7 @@ class AetherBlock3(nn.Module):
             means = torch.stack([totals[start] for start in sorted(totals)]).sum(0) / (height * width)
             y = whole.convolved(0, height * width)
             self._attend_(whole.pixels, y, means.to(y[0].dtype), height, width, team)
+        parts.release()
 
     def _normalised(self) -> Tuple[Tensor, Tensor]:
         """Weight (C, 1, K, K) and bias (C) of the convolution and, where it is an affine map, the norm in one."""
@@ -592,7 +593,8 @@ class aether3(nn.Module):  # noqa: N801 - beside aether, the first generation
             return torch.cat([self._body_(picture) for picture in x.split(1)])
         shallow = self.conv_first(x.contiguous(memory_format=torch.channels_last))
         features = []
-        groups, hidden = _groups(shallow), next(self._blocks()).ffn.conv_out.in_channels
+        groups = _groups(shallow)
+        hidden = max((block.ffn.conv_out.in_channels for block in self._blocks()), default=1)
         with Team(x, at_most=groups) as team, team:
             parts = Parts(shallow, groups, 0, hidden, team)
             for stage, fusion_conv in zip(self.stages, self.fusion_convs):

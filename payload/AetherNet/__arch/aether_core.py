@@ -181,6 +181,11 @@ class ReparamLargeKernelConv(nn.Module):
         """Whether the two kernels are one."""
         return hasattr(self, "fused_conv")
 
+    @property
+    def reach(self) -> int:
+        """How many rows around its own the convolution looks at."""
+        return (self.fused_conv if self.fused else self.lk_conv).weight.shape[-1] // 2
+
     def forward(self, x: Tensor) -> Tensor:
         if self.fused:
             return self.fused_conv(x)
@@ -377,6 +382,7 @@ class Part:
 
     Attributes:
         pixels: those of its own rows, (G, P, C/G).
+        convolutions: what the convolution has made of each group, (P, C/G).
     """
 
     def __init__(self, x: Tensor, top: int, bottom: int, margin: int) -> None:
@@ -384,11 +390,11 @@ class Part:
         self.pixels = x[:, :, top + margin : bottom + margin].view(groups, batch * (bottom - top) * width, size)
         self._margin = margin
         self._rows = x[:, :, top : bottom + 2 * margin]
-        self._convolved: Dict[int, Tensor] = {}
+        self.convolutions: Dict[int, Tensor] = {}
 
     def convolved(self, start: int, stop: int) -> List[Tensor]:
         """A slice of what the convolution has made of the pixels, (P, C/G) for each group."""
-        return [self._convolved[group][start:stop] for group in range(len(self.pixels))]
+        return [self.convolutions[group][start:stop] for group in range(len(self.pixels))]
 
     def convolution(self, merged: Callable[[], Tuple[Tensor, Tensor]]) -> Step:
         """A depthwise convolution with a weight (C, 1, K, K) and bias (C), group by group."""
@@ -397,9 +403,10 @@ class Part:
         def convolve(group: int) -> None:
             weight, bias = (tensor.split(size)[group] for tensor in merged())
             reach = weight.shape[-1] // 2
+            self.convolutions.pop(group, None)  # memory for this one
             x = self._rows[group].permute(0, 3, 1, 2)
             y = F.conv2d(x, weight, bias, padding=(reach - self._margin, reach), groups=size)
-            self._convolved[group] = y.permute(0, 2, 3, 1).reshape(-1, size)
+            self.convolutions[group] = y.permute(0, 2, 3, 1).reshape(-1, size)
 
         return [functools.partial(convolve, group) for group in range(groups if pixels else 0)]
 
@@ -413,7 +420,7 @@ class Parts:
         groups: G.
         reach: how many rows around its own a convolution looks at; with 0, all rows are one part.
         hidden: units that are made of each pixel.
-        team: who works on them. In a team of one, and with more than one image, all rows are one part as well.
+        team: who works on them. For a team of one, several images or a low one, all rows are one part as well.
 
     Attributes:
         image: (G, B, H, W, C/G).
@@ -422,7 +429,7 @@ class Parts:
 
     def __init__(self, x: Tensor, groups: int, reach: int, hidden: int, team: Team) -> None:
         batch, channels, height, width = x.shape
-        margin = reach if batch == 1 < team.size else 0
+        margin = reach if batch == 1 < team.size and height >= 8 * reach else 0
         rows = x.new_zeros(groups, batch, height + 2 * margin, width, channels // groups)
         self.image = rows[:, :, margin : margin + height]
         self.image.copy_(x.permute(0, 2, 3, 1).unflatten(3, (groups, -1)).permute(3, 0, 1, 2, 4))
@@ -439,6 +446,11 @@ class Parts:
             [each for each in above if each[2] > last] + [each for each in below if each[1] < first],
             [each for each in below if each[1] >= first],
         )
+
+    def release(self) -> None:
+        """Lets go of what the last convolution has made."""
+        for part in (self.upper, self._lower):
+            part.convolutions.clear()
 
     def faster_linear(self, *layers: Union[nn.Linear, nn.Conv2d]) -> Linear:
         """In which way such layers are faster for slices of the image."""
@@ -982,11 +994,12 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
     def _body_(self, x: Tensor) -> Tensor:
         """``_body`` for inference: channels-last, and in place wherever a tensor is not needed any more."""
         shallow = self.conv_first(x.contiguous(memory_format=torch.channels_last))
-        groups, kernels = _groups(shallow), {block.conv.lk_kernel for block in self._blocks()}
+        groups, reaches = _groups(shallow), {block.conv.reach for block in self._blocks()}
+        hidden = max((block.ffn.fc2.in_features for block in self._blocks()), default=1)
         with Team(x, at_most=groups) as team, team:
-            reach = kernels.pop() // 2 if len(kernels) == 1 else 0
-            parts = Parts(shallow, groups, reach, next(self._blocks()).ffn.fc2.in_features, team)
+            parts = Parts(shallow, groups, reaches.pop() if len(reaches) == 1 else 0, hidden, team)
             team.run(step for block in self._blocks() for step in block.steps_(parts))
+            parts.release()
             deep = for_each_pixel(self.norm, parts.image, shallow.shape[1], team)
             del parts
 

@@ -66,36 +66,6 @@ with torch.inference_mode():
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
-FORWARD = """
-import sys, time
-import numpy as np
-which, threads, side, path, tests = sys.argv[1:]
-x = np.random.default_rng(0).random((1, 3, int(side), int(side)), dtype="float32")
-if which == "ours":
-    import torch
-    sys.path.insert(0, tests)
-    from bench import core
-    torch.set_num_threads(int(threads))
-    model = core().build_aether(torch.load(path + ".pth"))
-    def run():
-        with torch.inference_mode():
-            return model(torch.from_numpy(x)).numpy()
-else:
-    import onnxruntime
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = int(threads)
-    session = onnxruntime.InferenceSession(path + ".onnx", options, providers=["CPUExecutionProvider"])
-    def run():
-        return session.run(None, {session.get_inputs()[0].name: x})[0]
-np.save(path + "." + which, run())
-times = []
-while len(times) < 3 or sum(times) < 3 and len(times) < 30:
-    start = time.perf_counter()
-    run()
-    times.append(time.perf_counter() - start)
-print(min(times))
-"""
-
 LAUNCH = """
 import json, resource, subprocess, sys, time
 start = time.perf_counter()
@@ -322,19 +292,61 @@ def forward_rows(device: str) -> Iterator[Row]:
         Forward(device, torch.float32, True, 32),
         Forward(device, torch.float32, True, 128, 1.3 if on_cpu else None, later=True),
     ]
-    spawn = multiprocessing.get_context("spawn")
     for case in cases:
-        # Each side in a process of its own, since what one has left to the memory allocator speeds up the other.
-        with ProcessPoolExecutor(1, mp_context=spawn) as ours, ProcessPoolExecutor(1, mp_context=spawn) as plain:
-            actual, expected = ours.submit(case.output, True).result(), plain.submit(case.output, False).result()
-            difference = np.abs(actual - expected).max() / max(1, np.abs(expected).max())
+        with in_two_processes(case) as (run, difference):
             assert difference < (1e-4 if case.dtype == torch.float32 else 1.0), difference
-            times = alternate(
-                7,
-                lambda case=case: ours.submit(case.seconds, True).result(),
-                lambda case=case: plain.submit(case.seconds, False).result(),
-            )
+            times = alternate(7, lambda run=run: run(True), lambda run=run: run(False))
         yield Row(str(case), *times, "s", case.limit, at_least=True)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The weights of a model, ``PATH.pth``, and the same for ONNX Runtime, ``PATH.onnx``, with square images."""
+
+    path: str
+    side: int
+    threads: int
+
+    @functools.cache  # noqa: B019 - in a process that measures nothing else
+    def network(self, ours: bool) -> Callable[[], np.ndarray]:
+        """Returns what runs one of the two."""
+        x = np.random.default_rng(0).random((1, 3, self.side, self.side), dtype="float32")
+        if not ours:
+            import onnxruntime
+
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = self.threads
+            session = onnxruntime.InferenceSession(f"{self.path}.onnx", options, providers=["CPUExecutionProvider"])
+            return lambda: session.run(None, {session.get_inputs()[0].name: x})[0]
+        torch.set_num_threads(self.threads)
+        model = core().build_aether(torch.load(f"{self.path}.pth"))
+
+        def run() -> np.ndarray:
+            with torch.inference_mode():
+                return model(torch.from_numpy(x)).numpy()
+
+        return run
+
+    def output(self, ours: bool) -> np.ndarray:
+        return self.network(ours)()
+
+    def seconds(self, ours: bool) -> float:
+        return seconds(self.network(ours))()
+
+
+@contextlib.contextmanager
+def in_two_processes(case: Forward | Exported) -> Iterator[tuple[Callable[[bool], float], float]]:
+    """
+    Yields what runs one of the two sides, and by how much their outputs differ.
+
+    Each is in a new process of its own, since what one has left to the memory allocator speeds up the other.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as plain, ProcessPoolExecutor(1, mp_context=spawn) as ours:
+        sides = plain, ours
+        expected, actual = (sides[side].submit(case.output, side).result() for side in (False, True))
+        difference = np.abs(actual - expected).max() / max(1, np.abs(expected).max())
+        yield lambda side: sides[side].submit(case.seconds, side).result(), float(difference)
 
 
 def onnx_rows(folder: Path) -> Iterator[Row]:
@@ -350,28 +362,30 @@ def onnx_rows(folder: Path) -> Iterator[Row]:
     ]
     for variant, upscale, fused, side, limit, beside_busy in cases:
         plain, _ = models({**core().VARIANTS[variant], "upscale": upscale}, fused)
-        path = folder / "model"
-        torch.save(plain.state_dict(), f"{path}.pth")
+        case = Exported(str(folder / "model"), side, torch.get_num_threads())
+        torch.save(plain.state_dict(), f"{case.path}.pth")
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            torch.onnx.export(plain, (torch.rand(1, 3, side, side),), f"{path}.onnx", dynamo=True, external_data=False)
+            image = torch.rand(1, 3, side, side)
+            torch.onnx.export(plain, (image,), f"{case.path}.onnx", dynamo=True, external_data=False)
 
-        def run(which: str, side: int = side, path: Path = path) -> float:
-            arguments = [which, str(torch.get_num_threads()), str(side), str(path), str(Path(__file__).parent)]
-            return float(process([sys.executable, "-c", FORWARD, *arguments])[2])
-
-        # Each run is a process that warms up by itself.
-        def both(runs: int, run: Callable[[str], float] = run) -> tuple[float, float]:
-            return alternate(runs, lambda: run("ours"), lambda: run("onnxruntime"), warm_up=False)
+        def medians(runs: int, case: Exported = case) -> list[float]:
+            """Of both sides, in turns, in three pairs of processes, since these differ as well."""
+            times: list[list[float]] = [[], []]
+            for _ in range(3):
+                with in_two_processes(case) as (run, difference):
+                    assert difference < 1e-4, difference
+                    for _ in range(runs):
+                        for side in (True, False):
+                            times[side].append(run(side))
+            return [statistics.median(times[side]) for side in (True, False)]
 
         what = f"forward against ONNX Runtime, {variant} {upscale}x {'fused' if fused else 'unfused'}, {side}x{side}"
-        yield Row(what, *both(5), "s", limit, at_least=True)
-        difference = np.abs(np.load(f"{path}.ours.npy") - np.load(f"{path}.onnxruntime.npy")).max()
-        assert difference < 1e-4, difference
+        yield Row(what, *medians(7 if side > 32 else 30), "s", limit, at_least=True)
         if beside_busy is not None:
             with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
                 try:
-                    times = both(3)
+                    times = medians(5)
                 finally:
                     busy.kill()
             yield Row("  beside a process that keeps a core busy", *times, "s", beside_busy, at_least=True)

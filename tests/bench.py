@@ -419,12 +419,13 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else 140)
     missed = 0
     try:
-        with console.status("measuring; this takes some minutes"):
+        with console.status("measuring; this takes half an hour") as status:
             devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
             groups = [command_rows(folder), hosts_rows(folder), fuse_rows(folder), loading_rows(folder), memory_rows()]
             for rows in [*groups, *map(forward_rows, devices), onnx_rows(folder)]:
                 for row in rows:
                     missed += not row.met
+                    status.update(f"measured {row.what.strip()}: {row.ratio:.2f}x")
                     limit = "" if row.limit is None else f"{'>=' if row.at_least else '<='} {row.limit:g}"
                     verdict = "" if row.limit is None else "[green]met" if row.met else "[red]not met"
                     form = "{:.3f} s" if row.unit == "s" else "{:.0f} MB"

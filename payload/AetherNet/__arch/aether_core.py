@@ -1005,8 +1005,8 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
 
             def convolve(top: int, bottom: int) -> None:
                 first = max(top - 1, 0)
-                strip = self.conv_after_body(deep[:, :, first : bottom + 1])[:, :, top - first :]
-                shallow[:, :, top:bottom].add_(strip[:, :, : bottom - top])
+                strip = self.conv_after_body(deep[:, :, first : bottom + 1])
+                shallow[:, :, top:bottom].add_(strip[:, :, top - first : bottom - first])
 
             team.map(convolve, _strips(deep.shape[2], team.size))
         return shallow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
 import json
 import os
 import pickle
@@ -22,6 +23,7 @@ from torch.autograd import forward_ad
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 from weights import GOLDEN_NAMES, golden, plain_output, weights_of
+from weights3 import core3, weights3_of
 
 from aether_install.models.network import core
 
@@ -176,6 +178,25 @@ def test_forward_derivatives_are_right_without_gradients() -> None:
     with torch.no_grad():
         found = derivative()
     torch.testing.assert_close(found, derivative(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["2025-06", "3.1"])
+def test_no_result_of_a_convolution_outlives_its_use(monkeypatch: pytest.MonkeyPatch, later: bool) -> None:
+    config = {"embed_dim": 8, "depths": (1, 1)}
+    model = core3().build_aether3(weights3_of(**config)) if later else core().build_aether(weights_of(**config))
+    network = core3() if later else core()
+    original = network.for_each_pixel
+    kept = []
+
+    def look(*arguments: object) -> torch.Tensor:
+        kept.extend(len(each.convolutions) for each in gc.get_objects() if type(each) is core().Part)
+        return original(*arguments)
+
+    monkeypatch.setattr(network, "for_each_pixel", look)
+    with torch.inference_mode():
+        model(torch.rand(1, 3, 9, 9))
+    assert kept
+    assert not any(kept)
 
 
 def test_computes_the_same_without_onednn() -> None:

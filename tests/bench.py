@@ -372,15 +372,14 @@ def onnx_rows(folder: Path) -> Iterator[Row]:
             torch.onnx.export(plain, (image,), f"{case.path}.onnx", dynamo=True, external_data=False)
 
         def medians(runs: int, case: Exported = case) -> list[float]:
-            """Of both sides, in turns, in three pairs of processes, since these differ as well."""
-            times: list[list[float]] = [[], []]
+            """Of both sides, over three pairs of processes, since these differ as well."""
+            pairs = []
             for _ in range(3):
                 with in_two_processes(case) as (run, difference):
                     assert difference < 1e-4, difference
-                    for _ in range(runs):
-                        for side in (True, False):
-                            times[side].append(run(side))
-            return [statistics.median(times[side]) for side in (True, False)]
+                    sides = (functools.partial(run, ours) for ours in (True, False))
+                    pairs.append(alternate(runs, *sides, warm_up=False))
+            return [statistics.median(times) for times in zip(*pairs, strict=True)]
 
         what = f"forward against ONNX Runtime, {variant} {upscale}x {'fused' if fused else 'unfused'}, {side}x{side}"
         yield Row(what, *medians(5), "s", limit, at_least=True)

@@ -103,14 +103,19 @@ class Row:
         return self.ratio >= 1.1 * self.limit if self.at_least else self.ratio <= 0.9 * self.limit
 
 
-def alternate(
-    runs: int, ours: Callable[[], float], plain: Callable[[], float], *, warm_up: bool = True
-) -> tuple[float, float]:
-    """Medians of what the two sides return, run in turns, after one run of each that does not count if so asked."""
-    if warm_up:
-        ours(), plain()
-    results = [(ours(), plain()) for _ in range(runs)]
-    return statistics.median(a for a, _ in results), statistics.median(b for _, b in results)
+def alternate(runs: int, ours: Callable[[], float], plain: Callable[[], float]) -> list[tuple[float, float]]:
+    """What the two sides return, for each turn of both."""
+    return [(ours(), plain()) for _ in range(runs)]
+
+
+def middle(turns: list[tuple[float, float]]) -> tuple[float, float]:
+    """
+    The turn whose ratio is the median.
+
+    Where the machine is slower for a while, both sides of a turn are; medians of each side alone may be of such a while
+    and of another.
+    """
+    return sorted(turns, key=lambda turn: turn[0] / turn[1])[len(turns) // 2]
 
 
 def seconds(work: Callable[[], object]) -> Callable[[], float]:
@@ -162,7 +167,7 @@ def command_rows(folder: Path) -> Iterator[Row]:
     for what, (run, limit) in measured.items():
         if run is install:
             process([ours, "uninstall", *target])
-        times = alternate(15, run, lambda: process(BARE)[0])
+        times = middle(alternate(15, run, lambda: process(BARE)[0]))
         yield Row(what, *times, "s", limit)
 
 
@@ -215,7 +220,7 @@ def loading_rows(folder: Path) -> Iterator[Row]:
 
     path = folder / "large.pth"
     loader = spandrel.ModelLoader()
-    times = alternate(15, seconds(lambda: loader.load_from_file(path)), seconds(lambda: torch.load(path)))
+    times = middle(alternate(15, seconds(lambda: loader.load_from_file(path)), seconds(lambda: torch.load(path))))
     yield Row("spandrel loads aether_large, against torch.load", *times, "s", 2)
 
 
@@ -295,7 +300,7 @@ def forward_rows(device: str) -> Iterator[Row]:
     for case in cases:
         with in_two_processes(case) as (run, difference):
             assert difference < (1e-4 if case.dtype == torch.float32 else 1.0), difference
-            times = alternate(7, lambda run=run: run(True), lambda run=run: run(False))
+            times = middle(alternate(7, lambda run=run: run(True), lambda run=run: run(False)))
         yield Row(str(case), *times, "s", case.limit, at_least=True)
 
 
@@ -371,22 +376,21 @@ def onnx_rows(folder: Path) -> Iterator[Row]:
             image = torch.rand(1, 3, side, side)
             torch.onnx.export(plain, (image,), f"{case.path}.onnx", dynamo=True, external_data=False)
 
-        def medians(runs: int, case: Exported = case) -> list[float]:
-            """Of both sides, over three pairs of processes, since these differ as well."""
-            pairs = []
-            for _ in range(3):
+        def measured(pairs: int, runs: int, case: Exported = case) -> tuple[float, float]:
+            """The turn in the middle of those of several pairs of processes, since these differ as well."""
+            turns = []
+            for _ in range(pairs):
                 with in_two_processes(case) as (run, difference):
                     assert difference < 1e-4, difference
-                    sides = (functools.partial(run, ours) for ours in (True, False))
-                    pairs.append(alternate(runs, *sides, warm_up=False))
-            return [statistics.median(times) for times in zip(*pairs, strict=True)]
+                    turns += alternate(runs, lambda run=run: run(True), lambda run=run: run(False))
+            return middle(turns)
 
         what = f"forward against ONNX Runtime, {variant} {upscale}x {'fused' if fused else 'unfused'}, {side}x{side}"
-        yield Row(what, *medians(5), "s", limit, at_least=True)
+        yield Row(what, *measured(pairs=5, runs=5), "s", limit, at_least=True)
         if beside_busy is not None:
             with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
                 try:
-                    times = medians(3)
+                    times = measured(pairs=3, runs=3)
                 finally:
                     busy.kill()
             yield Row("  beside a process that keeps a core busy", *times, "s", beside_busy, at_least=True)

@@ -188,9 +188,11 @@ def test_no_result_of_a_convolution_outlives_its_use(monkeypatch: pytest.MonkeyP
     original = network.for_each_pixel
     kept = []
 
-    def look(*arguments: object) -> torch.Tensor:
-        kept.extend(len(each.convolutions) for each in gc.get_objects() if type(each) is core().Part)
-        return original(*arguments)
+    def look(function: object, x: torch.Tensor, *arguments: object) -> torch.Tensor:
+        image = x.untyped_storage().data_ptr()
+        parts = (each for each in gc.get_objects() if type(each) is core().Part)
+        kept.extend(len(each.convolutions) for each in parts if each.pixels.untyped_storage().data_ptr() == image)
+        return original(function, x, *arguments)
 
     monkeypatch.setattr(network, "for_each_pixel", look)
     with torch.inference_mode():

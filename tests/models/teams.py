@@ -51,7 +51,7 @@ def in_a_new_thread(work: Callable[[], object]) -> object:
         return executor.submit(work).result()
 
 
-def workers(run: Callable[[], object], times: int, place: object = None, name: str = "from_groups") -> int:
+def workers(run: Callable[[], object], times: int, place: object = None, name: str = "to_groups") -> int:
     """
     How many threads call a function while something runs: what each slice of pixels calls, if not named.
 
@@ -201,16 +201,16 @@ def an_error_reaches_the_caller(model: torch.nn.Module) -> None:
 def an_error_holds_on_to_nothing(model: torch.nn.Module) -> None:
     caller = threading.get_ident()
     failing = [lambda: threading.get_ident() != caller, lambda: threading.get_ident() == caller, lambda: True]
-    original = core().from_groups
+    original = core().to_groups
 
     def forward(fails: Callable[[], bool]) -> tuple[bool, ReferenceType[torch.Tensor]]:
-        def from_groups(groups: object) -> torch.Tensor:
+        def to_groups(pixels: object, groups: int) -> torch.Tensor:
             if fails():
                 time.sleep(0.005)  # so that others begin as well, and may fail too
                 raise MemoryError
-            return original(groups)
+            return original(pixels, groups)
 
-        core().from_groups = from_groups
+        core().to_groups = to_groups
         x = image()
         try:
             with torch.inference_mode():
@@ -218,7 +218,7 @@ def an_error_holds_on_to_nothing(model: torch.nn.Module) -> None:
         except MemoryError:
             return True, ref(x)
         finally:
-            core().from_groups = original
+            core().to_groups = original
         return False, ref(x)
 
     gc.disable()

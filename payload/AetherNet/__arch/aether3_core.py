@@ -56,8 +56,8 @@ from .aether_core import (
     _without_weights,
     aether,
     for_each_pixel,
-    from_groups,
     linear_,
+    slices_in_cache,
     to_groups,
 )
 
@@ -315,14 +315,12 @@ class AetherBlock3(nn.Module):
         totals: Dict[int, Tensor] = {}
 
         def transform(part: Part, start: int, stop: int) -> None:
-            convolved = part.convolved(start, stop)
-            pixels = from_groups(convolved)
+            pixels = part.convolved[start:stop]
             if isinstance(self.norm, PixelNorm):
                 pixels = self.norm.of_pixels(pixels)
             out = self.ffn.forward_(pixels, linear)
             if attended:
-                for group, result in zip(convolved, out.split(part.pixels.shape[2], 1)):
-                    group.copy_(result)
+                part.convolved[start:stop] = out
                 totals[start] = out.sum(0, dtype=torch.promote_types(out.dtype, torch.float32))
             else:
                 part.pixels[:, start:stop].add_(to_groups(out, len(part.pixels)), alpha=self.res_scale)
@@ -331,9 +329,7 @@ class AetherBlock3(nn.Module):
         if attended:
             whole, (height, width) = parts.upper, parts.image.shape[2:4]
             means = torch.stack([totals[start] for start in sorted(totals)]).sum(0) / (height * width)
-            y = whole.convolved(0, height * width)
-            self._attend_(whole.pixels, y, means.to(y[0].dtype), height, width, team)
-        parts.release()
+            self._attend_(whole.pixels, whole.convolved, means.to(whole.pixels.dtype), height, width, team)
 
     def _normalised(self) -> Tuple[Tensor, Tensor]:
         """Weight (C, 1, K, K) and bias (C) of the convolution and, where it is an affine map, the norm in one."""
@@ -343,21 +339,28 @@ class AetherBlock3(nn.Module):
             weight, bias = weight * factor.view(-1, 1, 1, 1), bias * factor + summand
         return weight, bias
 
-    def _attend_(self, x: Tensor, y: Sequence[Tensor], means: Tensor, height: int, width: int, team: Team) -> None:
-        """Adds y, a group (P, C/G) each, to x, (G, P, C/G), as the attentions weigh it; both are changed."""
+    def _attend_(self, x: Tensor, y: Tensor, means: Tensor, height: int, width: int, team: Team) -> None:
+        """Adds y, (P, C), to x, (G, P, C/G), as the attentions weigh it; both are changed."""
+        slices = slices_in_cache(x, y.shape[1], team)
         factors = means.new_ones(means.shape)
         if self.channel_attn is not None:
             factors = self.channel_attn.of_means(means)
-        parts = factors.split(x.shape[-1])
-        if self.spatial_attn is None:
-            team.map(lambda x, y, part: x.add_(y.mul_(part), alpha=self.res_scale), zip(x, y, parts))
-            return
-        weighed = team.map(lambda y, part: y.mul_(part), zip(y, parts))
-        largest = torch.stack(team.map(lambda group: group.amax(1), zip(weighed))).amax(0)
-        mean = torch.stack(team.map(lambda group: group.sum(1), zip(weighed))).sum(0) / means.shape[0]
-        maps = torch.stack([largest, mean]).view(1, 2, height, width)
-        factor = self.spatial_attn.of_maps(maps).view(-1, 1)
-        team.map(lambda x, y: x.add_(y.mul_(factor), alpha=self.res_scale), zip(x, weighed))
+        if self.spatial_attn is not None:
+            maps = y.new_empty(2, len(y))
+
+            def weigh(start: int, stop: int) -> None:
+                pixels = y[start:stop].mul_(factors)
+                maps[0, start:stop], maps[1, start:stop] = pixels.amax(1), pixels.mean(1)
+
+            team.map(weigh, slices)
+            factors = self.spatial_attn.of_maps(maps.view(1, 2, height, width)).view(-1, 1)
+        factors = factors.expand_as(y)
+
+        def add(start: int, stop: int) -> None:
+            weighed = y[start:stop].mul_(factors[start:stop])
+            x[:, start:stop].add_(to_groups(weighed, len(x)), alpha=self.res_scale)
+
+        team.map(add, slices)
 
 
 class StageFusion(nn.Module):

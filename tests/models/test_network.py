@@ -66,16 +66,17 @@ def test_fuses_to_the_published_bits(name: str) -> None:
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-@pytest.mark.parametrize("size", [(1, 1), (1, 7), (13, 2), (9, 10)], ids=str)
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (13, 2), (9, 10), (48, 47), (1, 2049), (1030, 2)], ids=str)
 def test_agrees_with_the_plain_implementation(config: dict[str, object], size: tuple[int, int]) -> None:
     weights = weights_of(**config)
     x = torch.rand(2, config.get("in_chans", 3), *size)
     expected = plain_output(x, weights, **config)
     model = core().build_aether(weights, img_range=config.get("img_range", 1.0))
+    tolerance = 1e-5 if config["embed_dim"] > 1 else 1e-4  # all that is left of one channel's norm is rounding errors
     for _ in range(2):
         with torch.inference_mode():
-            torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=tolerance)
+        torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=tolerance)
         model.fuse_model()
 
 
@@ -99,7 +100,7 @@ def test_groups_and_slices_of_large_images_join_without_a_seam(embed_dim: int, d
 def test_strips_of_a_large_image_join_without_a_seam(upscale: int) -> None:
     config = {"embed_dim": 16, "depths": (1,), "upscale": upscale, "num_feat": 32}
     weights = weights_of(**config)
-    x = torch.rand(1, 3, 72, 2048 // upscale**2)
+    x = torch.rand(1, 3, 72, 2**16 // max(32, 3 * upscale**2))
     with torch.inference_mode():
         y = core().build_aether(weights)(x)
     torch.testing.assert_close(y, plain_output(x, weights, **config), rtol=0, atol=1e-5)
@@ -400,13 +401,23 @@ def test_compiles_in_one_graph(fused: bool, gradients: bool) -> None:
         torch.testing.assert_close(compiled(x), model(x), rtol=1e-5, atol=1e-5)
 
 
-def test_runs_under_autocast() -> None:
+@pytest.mark.parametrize("size", [(11, 14), (48, 50)], ids=str)
+def test_runs_under_autocast(size: tuple[int, int]) -> None:
     model = core().build_aether(weights_of(**SMALL))
-    x = torch.rand(1, 3, 11, 14)
+    x = torch.rand(1, 3, *size)
     with torch.inference_mode():
         expected = model(x)
         with torch.autocast("cpu", torch.bfloat16):
             torch.testing.assert_close(model(x).float(), expected, rtol=0, atol=0.1)
+
+
+def test_runs_whatever_device_new_tensors_are_for() -> None:
+    model = core().build_aether(weights_of(**SMALL))
+    x = torch.rand(1, 3, 48, 50)
+    with torch.inference_mode():
+        expected = model(x)
+        with torch.device("meta"):
+            assert torch.equal(model(x), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)

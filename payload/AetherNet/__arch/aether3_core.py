@@ -54,6 +54,7 @@ from .aether_core import (
     _Votes,
     _with_memory,
     _without_weights,
+    add_convolved,
     aether,
     for_each_pixel,
     linear_,
@@ -570,9 +571,14 @@ class aether3(nn.Module):  # noqa: N801 - beside aether, the first generation
     forward = aether.forward
     _is_plain_cpu_inference = aether._is_plain_cpu_inference
     _is_as_built = aether._is_as_built
-    _infer = aether._infer
     _reconstruct = aether._reconstruct
-    _reconstruct_in_strips = aether._reconstruct_in_strips
+    _reconstruct_ = aether._reconstruct_
+
+    def _infer(self, x: Tensor) -> Tensor:
+        """``forward`` for inference on a CPU, of one picture after the other."""
+        if len(x) > 1:
+            return torch.cat([self._infer(picture) for picture in x.split(1)])
+        return aether._infer(self, x)  # type: ignore[arg-type]
 
     def _centre(self, x: Tensor) -> Tensor:
         return x / self.img_range - self.mean
@@ -590,27 +596,25 @@ class aether3(nn.Module):  # noqa: N801 - beside aether, the first generation
         deep = self.norm(self.quant_fusion_layer(torch.cat(features, 1))) + shallow
         return self.conv_after_body(deep) + deep
 
-    def _body_(self, x: Tensor) -> Tensor:
-        """``_body`` for inference: channels-last, in place wherever it can be, and one picture after the other."""
-        if len(x) > 1:
-            return torch.cat([self._body_(picture) for picture in x.split(1)])
+    def _body_(self, x: Tensor, team: Team) -> Tensor:
+        """``_body`` for inference of one picture: channels-last, and in place wherever it can be."""
         shallow = self.conv_first(x.contiguous(memory_format=torch.channels_last))
         features = []
-        groups = _groups(shallow)
         hidden = max((block.ffn.conv_out.in_channels for block in self._blocks()), default=1)
-        with Team(x, at_most=groups) as team, team:
-            parts = Parts(shallow, groups, 0, hidden, team)
-            for stage, fusion_conv in zip(self.stages, self.fusion_convs):
-                for block in stage:  # type: ignore[attr-defined]
-                    block.forward_(parts, team)
-                fuse = functools.partial(linear_, layer=fusion_conv)
-                features.append(for_each_pixel(fuse, parts.image, fusion_conv.out_channels, team))
-            del parts
-            joint = torch.cat([feature.permute(0, 2, 3, 1) for feature in features], 3)
-            features.clear()
-            joint = for_each_pixel(self._fused_pixels, joint[None], shallow.shape[1], team)
+        parts = Parts(shallow, _groups(x, shallow.shape[1]), 0, hidden, team)
+        for stage, fusion_conv in zip(self.stages, self.fusion_convs):
+            for block in stage:  # type: ignore[attr-defined]
+                block.forward_(parts, team)
+            fuse = functools.partial(linear_, layer=fusion_conv)
+            features.append(for_each_pixel(fuse, parts.image, fusion_conv.out_channels, team))
+        del parts
+        joint = torch.cat([feature.permute(0, 2, 3, 1) for feature in features], 3)
+        features.clear()
+        joint = for_each_pixel(self._fused_pixels, joint[None], shallow.shape[1], team)
         deep = joint.add_(shallow)
-        return self.conv_after_body(deep).add_(deep)
+        out = shallow.copy_(deep)
+        add_convolved(self.conv_after_body, deep, out, team)
+        return out
 
     def _fused_pixels(self, pixels: Tensor) -> Tensor:
         """Fusion and norm of pixels, (P, c) of all stages -> (P, C)."""

@@ -471,14 +471,14 @@ class Parts:
             yield [functools.partial(transform, *each) for each in slices]
 
 
-def _groups(x: Tensor) -> int:
+def _groups(x: Tensor, channels: int) -> int:
     """
-    Into how many groups to put the channels of (B, C, H, W): of up to 16 channels where C divides.
+    Into how many groups to put so many channels of an image (B, _, H, W): of up to 16 channels where they divide.
 
     oneDNN's depthwise convolutions of so few were measured to be two (128 channels, 11x11) to four times (180 channels,
     13x13) as fast as those of more than 64. Small images stay in one group: calls would cost more than they gain.
     """
-    batch, channels, height, width = x.shape
+    batch, _, height, width = x.shape
     if batch * height * width < 2**13:
         return 1
     return channels // next((size for size in range(16, 7, -1) if channels % size == 0), channels)
@@ -971,8 +971,11 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
         """``forward`` for inference on a CPU."""
         _recycle_memory()
         # Only oneDNN is fast at channels-last convolutions; others, as in PyTorch for Macs, are many times slower.
-        body = self._body_ if _has_onednn() and len(x) else self._body
-        return self._restore(self._reconstruct_in_strips(body(self._centre(x))))
+        in_place = _has_onednn() and len(x) > 0
+        with Team(x, at_most=_groups(x, self.conv_first.out_channels)) as team, team:
+            x = self._centre(x)
+            x = self._body_(x, team) if in_place else self._body(x)
+            return self._restore(self._reconstruct_(x, team))
 
     def _centre(self, x: Tensor) -> Tensor:
         return (x - self.mean) * self.img_range
@@ -989,80 +992,119 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
         deep = self.norm(deep.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return self.conv_after_body(deep) + shallow
 
-    def _body_(self, x: Tensor) -> Tensor:
+    def _body_(self, x: Tensor, team: Team) -> Tensor:
         """``_body`` for inference: channels-last, and in place wherever a tensor is not needed any more."""
         shallow = self.conv_first(x.contiguous(memory_format=torch.channels_last))
-        groups, reaches = _groups(shallow), {block.conv.reach for block in self._blocks()}
+        groups, reaches = _groups(x, shallow.shape[1]), {block.conv.reach for block in self._blocks()}
         hidden = max((block.ffn.fc2.in_features for block in self._blocks()), default=1)
-        with Team(x, at_most=groups) as team, team:
-            parts = Parts(shallow, groups, reaches.pop() if len(reaches) == 1 else 0, hidden, team)
-            team.run(step for block in self._blocks() for step in block.steps_(parts))
-            deep = parts.image
-            del parts
-            deep = for_each_pixel(self.norm, deep, shallow.shape[1], team)
-
-            def convolve(top: int, bottom: int) -> None:
-                first = max(top - 1, 0)
-                strip = self.conv_after_body(deep[:, :, first : bottom + 1])
-                shallow[:, :, top:bottom].add_(strip[:, :, top - first : bottom - first])
-
-            team.map(convolve, _strips(deep.shape[2], team.size))
+        parts = Parts(shallow, groups, reaches.pop() if len(reaches) == 1 else 0, hidden, team)
+        team.run(step for block in self._blocks() for step in block.steps_(parts))
+        deep = parts.image
+        del parts
+        deep = for_each_pixel(self.norm, deep, shallow.shape[1], team)
+        add_convolved(self.conv_after_body, deep, shallow, team)
         return shallow
 
     def _reconstruct(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, out_chans, upscale*H, upscale*W)."""
         return self.conv_last(self.upsample(self.conv_before_upsample(x)))
 
-    def _reconstruct_in_strips(self, x: Tensor) -> Tensor:
+    def _reconstruct_(self, x: Tensor, team: Team) -> Tensor:
         """
-        ``_reconstruct``, a strip of rows at a time, so that the wide tensors of the upsampler never exist whole.
+        ``_reconstruct`` for inference, with the upsampler and the last convolution as one.
 
-        Each 3x3 convolution gets the outermost row of a strip wrong, but for those at the image's own edge. So a strip
-        begins with three rows too many on each side. The first convolution leaves two of them, the one in each step of
-        the upsampler one, which is at least two after the shuffle; the rest is cut off before it costs anything.
+        Nothing comes between these but the zeros around an image that each of them adds, which only the outermost
+        pixels see. Those are computed one layer after the other.
         """
         batch, _, height, width = x.shape
-        # Eight megabytes of the widest tensor in float32: memory for more than 32 would be mapped anew each time.
-        rows = max(32, 2**21 // (self.conv_last.in_channels * width * self.upscale**2))
-        if rows + 3 >= height:
+        if height * width < 2**11:  # which takes no longer than making one of them
             return self._reconstruct(x).contiguous()
-        out = x.new_empty(batch, self.conv_last.out_channels, height * self.upscale, width * self.upscale)
+        weight, bias = joint_convolution(self.upsample, self.conv_last)
+        joint, reach = functools.partial(F.conv2d, weight=weight, bias=bias, padding="same"), weight.shape[-1] // 2
+        shuffles = [layer for layer in self.upsample if isinstance(layer, nn.PixelShuffle)]
+        scale, widest = self.upscale, max(weight.shape[:2])
+        layout = torch.channels_last if _has_onednn() else torch.contiguous_format
+        like = {"dtype": x.dtype, "device": x.device, "memory_format": layout}
+        features = torch.empty(batch, weight.shape[1], height, width, **like)
+        out = x.new_empty(batch, self.conv_last.out_channels, height * scale, width * scale)
+
+        def prepare(top: int, bottom: int) -> None:
+            features[:, :, top:bottom] = convolve_rows(self.conv_before_upsample, 1, x, top, bottom)
 
         def reconstruct(top: int, bottom: int) -> None:
-            scale, first = 1, max(top - 3, 0)  # of the rows that the strip has, in its own scale
-            strip = x[:, :, first : bottom + 3]
-            for layer in (self.conv_before_upsample, *self.upsample, self.conv_last):
-                strip = convolve_squares(strip, self.conv_last) if layer is self.conv_last else layer(strip)
-                step = strip.shape[3] // (width * scale)
-                scale, first = scale * step, first * step
-                halo = 0 if layer is self.conv_last else 1 if isinstance(layer, nn.Conv2d) else 2
-                wanted = max(top * scale - halo, 0)
-                strip, first = strip[:, :, wanted - first : bottom * scale + halo - first], wanted
-            out[:, :, top * scale : bottom * scale] = strip
+            rows = convolve_rows(joint, reach, features, top, bottom)[..., 1:-1]
+            for shuffle in shuffles:
+                rows = shuffle(rows)
+            out[:, :, top * scale : bottom * scale, scale:-scale] = rows
 
-        # Members have a strip each at the same time, and low ones would have too much in common with others.
-        with Team(x, at_most=rows // 16) as team, team:
-            team.map(reconstruct, _strips(height, -(-height // rows) * team.size))
+        def reconstruct_edge(near: Tensor, rows: slice, columns: slice) -> None:
+            out[:, :, rows, columns] = self.conv_last(self.upsample(near))[:, :, rows, columns]
+
+        whole, inner, first, last = slice(None), slice(scale, -scale), slice(scale), slice(-scale, None)
+        edges = (
+            (features[:, :, :3], first, whole),
+            (features[:, :, -3:], last, whole),
+            (features[..., :3], inner, first),
+            (features[..., -3:], inner, last),
+        )
+        # Eight megabytes of the widest tensor in float32: memory for more than 32 would be mapped anew each time.
+        strips = -(-height // max(32, 2**21 // (widest * width))) * team.size
+        team.map(prepare, _strips(0, height, strips))
+        calls = [functools.partial(reconstruct, *rows) for rows in _strips(1, height - 1, strips)]
+        team.run([[*calls, *(functools.partial(reconstruct_edge, *edge) for edge in edges)]])
         return out
 
 
-def convolve_squares(x: Tensor, layer: nn.Conv2d) -> Tensor:
+def joint_convolution(upsample: Iterable[nn.Module], last: nn.Conv2d) -> Tuple[Tensor, Tensor]:
     """
-    A 3x3 convolution to few channels, (B, C, H, W) -> (B, D, H, W), for inference.
+    The one convolution that an upsampler and a 3x3 convolution after it amount to, but for the zeros around an image.
 
-    oneDNN computes 8 or 16 outputs of a pixel where three are wanted. A kernel of 4x4 that makes those of a square of
-    four pixels, as a pixel shuffle wants them, was measured to take 0.5 (AVX-512) to 0.9 (AVX2) times as long.
+    Its results are to be shuffled as those of the upsampler are. Sums are taken in float32 or better and rounded once.
+
+    Args:
+        upsample: 3x3 convolutions and pixel shuffles, F channels before the first, s the product of their factors.
+        last: D channels after it.
+
+    Returns:
+        The weight (D*s*s, F, K, K) and bias (D*s*s).
     """
-    if x.shape[2] % 2 or x.shape[3] % 2 or layer.out_channels > 4 or not _has_onednn():
-        return layer(x)  # type: ignore[no-any-return]
-    shifted = [F.pad(layer.weight, (left, 1 - left, top, 1 - top)) for top in (0, 1) for left in (0, 1)]
-    bias = None if layer.bias is None else layer.bias.repeat_interleave(4)
-    return F.pixel_shuffle(F.conv2d(x, torch.stack(shifted, 1).flatten(0, 1), bias, stride=2, padding=1), 2)
+    dtype = last.weight.dtype
+    wide = torch.promote_types(dtype, torch.float32)
+    weight, bias = last.weight.to(wide), last.bias.to(wide)
+    for layer in reversed([*upsample]):
+        if isinstance(layer, nn.PixelShuffle):
+            # A pixel becomes a square. All in it are made of that square and those around it, each by the same
+            # kernel in another place.
+            step, side = layer.upscale_factor, weight.shape[-1]
+            before = [step - side // 2 + place for place in range(step)]
+            pads = [(start, 3 * step - side - start) for start in before]
+            weight = torch.stack([F.pad(weight, (*across, *down)) for down in pads for across in pads], 1)
+            weight = F.pixel_unshuffle(weight.flatten(0, 1), step)
+            bias = bias.repeat_interleave(step**2)
+        else:
+            bias = bias + weight.sum((2, 3)) @ layer.bias.to(wide)
+            weight = F.conv_transpose2d(weight, layer.weight.to(wide))
+    return weight.to(dtype), bias.to(dtype)
 
 
-def _strips(height: int, number: int) -> Iterator[Tuple[int, int]]:
+def convolve_rows(layer: Callable[[Tensor], Tensor], reach: int, x: Tensor, top: int, bottom: int) -> Tensor:
+    """What a layer that looks at so many rows around a pixel makes of some rows of (B, C, H, W)."""
+    first = max(top - reach, 0)
+    return layer(x[:, :, first : bottom + reach])[:, :, top - first : bottom - first]
+
+
+def add_convolved(layer: nn.Conv2d, x: Tensor, out: Tensor, team: Team) -> None:
+    """Adds what a 3x3 convolution makes of (B, C, H, W) to (B, D, H, W), in place."""
+
+    def add(top: int, bottom: int) -> None:
+        out[:, :, top:bottom].add_(convolve_rows(layer, 1, x, top, bottom))
+
+    team.map(add, _strips(0, x.shape[2], team.size))
+
+
+def _strips(top: int, bottom: int, number: int) -> Iterator[Tuple[int, int]]:
     """The first row and the one after the last of so many strips of about the same height."""
-    edges = [height * strip // number for strip in range(number + 1)]
+    edges = [top + (bottom - top) * strip // number for strip in range(number + 1)]
     return zip(edges, edges[1:])
 
 

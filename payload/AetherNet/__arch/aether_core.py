@@ -1017,7 +1017,7 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
         pixels see. Those are computed one layer after the other.
         """
         batch, _, height, width = x.shape
-        if height * width < 2**11:  # which takes no longer than making one of them
+        if batch * height * width < 2**11:  # which takes no longer than making one of them
             return self._reconstruct(x).contiguous()
         weight, bias = joint_convolution(self.upsample, self.conv_last)
         joint, reach = functools.partial(F.conv2d, weight=weight, bias=bias, padding="same"), weight.shape[-1] // 2

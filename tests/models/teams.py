@@ -255,7 +255,8 @@ def an_interruption_at_any_instruction_ends_it(model: torch.nn.Module) -> None:
     team = [core().Team, core()._OneThread, core()._Step]
     codes = {function.__code__ for part in team for function in vars(part).values() if hasattr(function, "__code__")}
     network = core().aether
-    codes |= {part.__code__ for part in (core()._take_part, network._infer, network._body_, network._reconstruct_)}
+    passed = (core()._take_part, network._infer, network._body_, network._reconstruct_, network._reconstruct_jointly)
+    codes |= {part.__code__ for part in passed}
     model = core().build_aether(weights_of(**{**CONFIG, "depths": (1,), "upscale": 2, "num_feat": 64}))
     x = torch.rand(1, 3, 75, 128)
 

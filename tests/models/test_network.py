@@ -96,9 +96,9 @@ def test_groups_and_slices_of_large_images_join_without_a_seam(embed_dim: int, d
             model.fuse_model()
 
 
-@pytest.mark.parametrize("upscale", [1, 2, 3, 4, 8])
-def test_strips_of_a_large_image_join_without_a_seam(upscale: int) -> None:
-    config = {"embed_dim": 16, "depths": (1,), "upscale": upscale, "num_feat": 32}
+@pytest.mark.parametrize(("upscale", "out_chans"), [(1, 3), (2, 3), (2, 30), (3, 3), (4, 3), (4, 30), (8, 3)])
+def test_strips_of_a_large_image_join_without_a_seam(upscale: int, out_chans: int) -> None:
+    config = {"embed_dim": 16, "depths": (1,), "upscale": upscale, "num_feat": 32, "out_chans": out_chans}
     weights = weights_of(**config)
     x = torch.rand(1, 3, 72, 2**16 // max(32, 3 * upscale**2))
     with torch.inference_mode():
@@ -156,6 +156,34 @@ def check_wrapped(name: str) -> None:
     with torch.inference_mode():
         y = model(x)
     torch.testing.assert_close(y, plain_output(x, weights, **config), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["layers.0.0.conv.fused_conv", "upsample.0", "conv_last"])
+@pytest.mark.parametrize("mode", ["reflect", "circular"])
+def test_an_application_may_have_an_image_continued_past_its_edges(name: str, mode: str) -> None:
+    model = core().build_aether(weights_of(**SMALL)).fuse_model()
+    model.get_submodule(name).padding_mode = mode
+    check_against_training(model)
+
+
+@pytest.mark.parametrize("name", ["upsample.0", "conv_last"])
+def test_an_application_may_take_a_bias_away(name: str) -> None:
+    model = core().build_aether(weights_of(**SMALL))
+    model.get_submodule(name).bias = None
+    check_against_training(model)
+
+
+def test_an_application_may_put_another_layer_into_the_upsampler() -> None:
+    model = core().build_aether(weights_of(**SMALL))
+    model.upsample.append(torch.nn.LeakyReLU(0.5))
+    check_against_training(model)
+
+
+def check_against_training(model: torch.nn.Module) -> None:
+    x = torch.rand(1, 3, 48, 50)
+    with torch.inference_mode():
+        y = model(x)
+    torch.testing.assert_close(y, model(x), rtol=1e-5, atol=1e-5)
 
 
 def test_a_function_in_the_place_of_a_layers_own_is_called() -> None:

@@ -573,6 +573,7 @@ class aether3(nn.Module):  # noqa: N801 - beside aether, the first generation
     _is_as_built = aether._is_as_built
     _reconstruct = aether._reconstruct
     _reconstruct_ = aether._reconstruct_
+    _reconstruct_jointly = aether._reconstruct_jointly
 
     def _infer(self, x: Tensor) -> Tensor:
         """``forward`` for inference on a CPU, of one picture after the other."""

@@ -963,6 +963,7 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
         return (
             type(module) in self._parts
             and "forward" not in vars(module)
+            and getattr(module, "padding_mode", "zeros") == "zeros"
             and not (module._forward_hooks or module._forward_pre_hooks)
             and all(type(own) in (nn.Parameter, Tensor) for own in module._parameters.values() if own is not None)
         )
@@ -973,9 +974,8 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
         # Only oneDNN is fast at channels-last convolutions; others, as in PyTorch for Macs, are many times slower.
         in_place = _has_onednn() and len(x) > 0
         with Team(x, at_most=_groups(x, self.conv_first.out_channels)) as team, team:
-            x = self._centre(x)
-            x = self._body_(x, team) if in_place else self._body(x)
-            return self._restore(self._reconstruct_(x, team))
+            body = functools.partial(self._body_, team=team) if in_place else self._body
+            return self._restore(self._reconstruct_(body(self._centre(x)), team))
 
     def _centre(self, x: Tensor) -> Tensor:
         return (x - self.mean) * self.img_range
@@ -1010,56 +1010,91 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
         return self.conv_last(self.upsample(self.conv_before_upsample(x)))
 
     def _reconstruct_(self, x: Tensor, team: Team) -> Tensor:
+        """``_reconstruct`` for inference, a strip of rows at a time, so that its wide tensors never exist whole."""
+        batch, _, height, width = x.shape
+        scale, last = self.upscale, self.conv_last
+        out = x.new_empty(batch, last.out_channels, height * scale, width * scale)
+        if joining_pays([*self.upsample, last], x):
+            self._reconstruct_jointly(x, out, team)
+            return out
+
+        def reconstruct(top: int, bottom: int) -> None:
+            out[:, :, top * scale : bottom * scale] = convolve_rows(self._reconstruct, 3, x, top, bottom, scale)
+
+        team.map(reconstruct, _strips(0, height, _number_of_strips(height, last.in_channels * width * scale**2, team)))
+        return out
+
+    def _reconstruct_jointly(self, x: Tensor, out: Tensor, team: Team) -> None:
         """
-        ``_reconstruct`` for inference, with the upsampler and the last convolution as one.
+        The same with the upsampler and the last convolution as one.
 
         Nothing comes between these but the zeros around an image that each of them adds, which only the outermost
         pixels see. Those are computed one layer after the other.
         """
         batch, _, height, width = x.shape
-        if batch * height * width < 2**11:  # which takes no longer than making one of them
-            return self._reconstruct(x).contiguous()
         weight, bias = joint_convolution(self.upsample, self.conv_last)
-        joint, reach = functools.partial(F.conv2d, weight=weight, bias=bias, padding="same"), weight.shape[-1] // 2
+        outputs, inputs, scale = *weight.shape[:2], self.upscale
         shuffles = [layer for layer in self.upsample if isinstance(layer, nn.PixelShuffle)]
-        scale, widest = self.upscale, max(weight.shape[:2])
         layout = torch.channels_last if _has_onednn() else torch.contiguous_format
         like = {"dtype": x.dtype, "device": x.device, "memory_format": layout}
-        features = torch.empty(batch, weight.shape[1], height, width, **like)
-        out = x.new_empty(batch, self.conv_last.out_channels, height * scale, width * scale)
+        features = torch.empty(batch, inputs, height, width, **like)
 
         def prepare(top: int, bottom: int) -> None:
             features[:, :, top:bottom] = convolve_rows(self.conv_before_upsample, 1, x, top, bottom)
 
+        def joint(rows: Tensor) -> Tensor:
+            return F.conv2d(rows, weight, bias, padding="same")
+
+        def separate(rows: Tensor) -> Tensor:
+            return self.conv_last(self.upsample(rows))
+
+        def reconstruct_edge(top: int, bottom: int) -> None:
+            out[:, :, top * scale : bottom * scale] = convolve_rows(separate, 2, features, top, bottom, scale)
+
         def reconstruct(top: int, bottom: int) -> None:
-            rows = convolve_rows(joint, reach, features, top, bottom)[..., 1:-1]
+            strip = out[:, :, top * scale : bottom * scale]
+            rows = convolve_rows(joint, 2, features, top, bottom)[..., 1:-1]
             for shuffle in shuffles:
                 rows = shuffle(rows)
-            out[:, :, top * scale : bottom * scale, scale:-scale] = rows
+            strip[..., scale:-scale] = rows
+            for near, columns in ((features[..., :3], slice(scale)), (features[..., -3:], slice(-scale, None))):
+                strip[..., columns] = convolve_rows(separate, 2, near, top, bottom, scale)[..., columns]
 
-        def reconstruct_edge(near: Tensor, rows: slice, columns: slice) -> None:
-            out[:, :, rows, columns] = self.conv_last(self.upsample(near))[:, :, rows, columns]
+        number = _number_of_strips(height, max(inputs, outputs) * width, team)
+        team.map(prepare, _strips(0, height, number))
+        calls = [functools.partial(reconstruct, *rows) for rows in _strips(1, height - 1, number)]
+        edges = [functools.partial(reconstruct_edge, *rows) for rows in ((0, 1), (height - 1, height))]
+        team.run([[*calls, *edges]])
 
-        whole, inner, first, last = slice(None), slice(scale, -scale), slice(scale), slice(-scale, None)
-        edges = (
-            (features[:, :, :3], first, whole),
-            (features[:, :, -3:], last, whole),
-            (features[..., :3], inner, first),
-            (features[..., -3:], inner, last),
-        )
-        # Eight megabytes of the widest tensor in float32: memory for more than 32 would be mapped anew each time.
-        strips = -(-height // max(32, 2**21 // (widest * width))) * team.size
-        team.map(prepare, _strips(0, height, strips))
-        calls = [functools.partial(reconstruct, *rows) for rows in _strips(1, height - 1, strips)]
-        team.run([[*calls, *(functools.partial(reconstruct_edge, *edge) for edge in edges)]])
-        return out
+
+def joining_pays(layers: Sequence[Any], x: Tensor) -> bool:
+    """
+    Whether ``joint_convolution`` takes an upsampler and a last convolution, and saves time for an image (B, _, H, W).
+
+    A multiplication was measured to take up to twice as long there, as it has few channels on one side. Three pixels
+    along each edge are computed layer by layer as well, and making the one convolution takes as long as 1,000 pixels.
+    """
+    batch, _, height, width = x.shape
+    separate, scale = 0, 1
+    for layer in layers:
+        if isinstance(layer, nn.PixelShuffle):
+            scale *= layer.upscale_factor
+        elif isinstance(layer, _Conv2d) and layer.bias is not None:
+            separate += layer.weight.numel() * scale**2
+        else:
+            return False  # an application has put it there
+    joint = 25 * layers[0].in_channels * layers[-1].out_channels * scale**2
+    edges = separate * 6 * (height + width)
+    pixels = height * width
+    return batch * pixels >= 2**11 and 2 * joint * pixels + edges < separate * pixels
 
 
 def joint_convolution(upsample: Iterable[nn.Module], last: nn.Conv2d) -> Tuple[Tensor, Tensor]:
     """
     The one convolution that an upsampler and a 3x3 convolution after it amount to, but for the zeros around an image.
 
-    Its results are to be shuffled as those of the upsampler are. Sums are taken in float32 or better and rounded once.
+    Its results are to be shuffled as those of the upsampler are. Sums are taken in float32 or better, if autocast does
+    not say otherwise, and rounded once.
 
     Args:
         upsample: 3x3 convolutions and pixel shuffles, F channels before the first, s the product of their factors.
@@ -1087,10 +1122,12 @@ def joint_convolution(upsample: Iterable[nn.Module], last: nn.Conv2d) -> Tuple[T
     return weight.to(dtype), bias.to(dtype)
 
 
-def convolve_rows(layer: Callable[[Tensor], Tensor], reach: int, x: Tensor, top: int, bottom: int) -> Tensor:
-    """What a layer that looks at so many rows around a pixel makes of some rows of (B, C, H, W)."""
+def convolve_rows(
+    layer: Callable[[Tensor], Tensor], reach: int, x: Tensor, top: int, bottom: int, scale: int = 1
+) -> Tensor:
+    """What a layer, which looks at so many rows around one and makes ``scale`` of it, makes of some of (B, C, H, W)."""
     first = max(top - reach, 0)
-    return layer(x[:, :, first : bottom + reach])[:, :, top - first : bottom - first]
+    return layer(x[:, :, first : bottom + reach])[:, :, (top - first) * scale : (bottom - first) * scale]
 
 
 def add_convolved(layer: nn.Conv2d, x: Tensor, out: Tensor, team: Team) -> None:
@@ -1106,6 +1143,15 @@ def _strips(top: int, bottom: int, number: int) -> Iterator[Tuple[int, int]]:
     """The first row and the one after the last of so many strips of about the same height."""
     edges = [top + (bottom - top) * strip // number for strip in range(number + 1)]
     return zip(edges, edges[1:])
+
+
+def _number_of_strips(height: int, values: int, team: Team) -> int:
+    """
+    How many strips of rows to make of an image for which a layer makes so many values a row.
+
+    Each has eight megabytes of them in float32, since memory for more than 32 would be mapped anew each time.
+    """
+    return -(-height // max(32, 2**21 // values)) * team.size
 
 
 def _in_single_precision(module: Any) -> Any:

@@ -220,7 +220,7 @@ def loading_rows(folder: Path) -> Iterator[Row]:
 
     path = folder / "large.pth"
     loader = spandrel.ModelLoader()
-    times = middle(alternate(15, seconds(lambda: loader.load_from_file(path)), seconds(lambda: torch.load(path))))
+    times = middle(alternate(45, seconds(lambda: loader.load_from_file(path)), seconds(lambda: torch.load(path))))
     yield Row("spandrel loads aether_large, against torch.load", *times, "s", 2)
 
 

@@ -449,10 +449,11 @@ def test_runs_whatever_device_new_tensors_are_for() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
-def test_keeps_the_dtype_it_is_given(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("size", [(7, 9), (48, 50)], ids=str)
+def test_keeps_the_dtype_it_is_given(dtype: torch.dtype, size: tuple[int, int]) -> None:
     weights = weights_of(**SMALL)
     model = core().build_aether(weights, dtype=dtype)
-    x = torch.rand(1, 3, 7, 9)
+    x = torch.rand(1, 3, *size)
     with torch.inference_mode():
         y = model(x.to(dtype))
     assert y.dtype == dtype

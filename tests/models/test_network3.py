@@ -355,10 +355,11 @@ def test_runs_under_autocast(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("inference", [True, False], ids=["inference", "with gradients"])
-def test_keeps_the_dtype_it_is_given(dtype: torch.dtype, inference: bool) -> None:
+@pytest.mark.parametrize("size", [(7, 9), (48, 50)], ids=str)
+def test_keeps_the_dtype_it_is_given(dtype: torch.dtype, size: tuple[int, int], inference: bool) -> None:
     weights = weights3_of(**BOTH)
     model = core3().build_aether3(weights).to(dtype)
-    x = torch.rand(1, 3, 7, 9)
+    x = torch.rand(1, 3, *size)
     with torch.inference_mode(inference):
         y = model(x.to(dtype))
     assert y.dtype == dtype

@@ -552,7 +552,7 @@ class Team:
     With another program on one of the cores nearly every wait is for a thread that the system has put aside, and takes
     longer than the operation. A team shares out larger pieces, and who is put aside holds up one of them.
 
-    A context manager to be entered twice, ``with Team(x) as team, team:``, for an interruption may come at any call,
+    A context manager to be entered twice, ``with Team(x, 8) as team, team:``, for an interruption may come at any call,
     and the outer end makes up for what the inner ones could not begin or finish. For the same reason threads meet in
     queues written in C: conditions, events and threads written in Python may stay locked when they are interrupted.
 
@@ -566,7 +566,7 @@ class Team:
         size: members, if all threads are to be had.
     """
 
-    def __init__(self, x: Tensor, at_most: int = 8) -> None:
+    def __init__(self, x: Tensor, at_most: int) -> None:
         self.size = _team_size(x, at_most)
         self._inference = torch.is_inference_mode_enabled()
         self._one_thread = _OneThread()

@@ -18,7 +18,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from types import CodeType, FrameType
+from types import CodeType, FrameType, ModuleType
+from unittest.mock import patch
 from weakref import ReferenceType, ref
 
 import torch
@@ -73,6 +74,13 @@ def workers(run: Callable[[], object], times: int, place: object = None, name: s
     finally:
         setattr(place, name, original)
     return len(threads)
+
+
+def slices(model: torch.nn.Module, x: torch.Tensor, generation: ModuleType) -> int:
+    """How many slices of pixels all blocks together work on in a forward."""
+    with patch.object(generation, "to_groups", wraps=generation.to_groups) as watched:
+        model(x)
+    return watched.call_count
 
 
 def assert_untouched() -> None:
@@ -345,6 +353,35 @@ def lookers_on_see_everything(model: torch.nn.Module) -> None:
                 assert workers(lambda: model(image()), 5) == 1, looking_on
 
 
+def few_operations_beside_a_python_loop(model: torch.nn.Module) -> None:
+    later = {"embed_dim": 24, "depths": (1, 1), "lk_kernel": 7, "sk_kernel": 3, "scale": 2}
+    networks = [(model, core()), (core3().build_aether3(weights3_of(**later)), core3())]
+    ended: list[bool] = []
+
+    def loop() -> None:
+        turns = 0
+        while not ended:
+            turns += 1
+
+    for network, generation in networks:
+        ended.clear()
+        x, blocks = image(), sum(network.hyperparameters["depths"])
+        with torch.inference_mode(), ThreadPoolExecutor(2) as threads:
+            threads.submit(time.sleep, 0).result()  # a thread that has nothing to do counts for nothing
+            expected = network(x)
+            usual = slices(network, x, generation)
+            assert usual > 2 * blocks
+            threads.submit(loop)
+            try:
+                assert any(slices(network, x, generation) == blocks for _ in range(5))
+                torch.testing.assert_close(network(x), expected, rtol=0, atol=1e-5)
+            finally:
+                ended.append(True)
+        with torch.inference_mode():
+            assert slices(network, x, generation) == usual
+    assert_untouched()
+
+
 SCENARIOS = [
     computes_the_same,
     kernels_may_have_any_size,
@@ -359,6 +396,7 @@ SCENARIOS = [
     forwards_at_once,
     without_threads,
     lookers_on_see_everything,
+    few_operations_beside_a_python_loop,
 ]
 
 

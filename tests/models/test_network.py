@@ -505,6 +505,7 @@ def teams() -> dict[str, str]:
         "forwards_at_once",
         "without_threads",
         "lookers_on_see_everything",
+        "few_operations_beside_a_python_loop",
     ],
 )
 def test_a_team_of_threads(scenario: str) -> None:

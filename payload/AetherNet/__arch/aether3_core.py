@@ -44,7 +44,6 @@ from .aether_core import (
     _find,
     _form,
     _fused_kernels,
-    _groups,
     _is_bookkeeping,
     _quantisation,
     _scaled,
@@ -602,7 +601,7 @@ class aether3(nn.Module):  # noqa: N801 - beside aether, the first generation
         shallow = self.conv_first(x.contiguous(memory_format=torch.channels_last))
         features = []
         hidden = max((block.ffn.conv_out.in_channels for block in self._blocks()), default=1)
-        parts = Parts(shallow, _groups(x, shallow.shape[1]), 0, hidden, team)
+        parts = Parts(shallow, 0, hidden, team)
         for stage, fusion_conv in zip(self.stages, self.fusion_convs):
             for block in stage:  # type: ignore[attr-defined]
                 block.forward_(parts, team)

@@ -20,6 +20,7 @@ import math
 import os
 import queue
 import re
+import sys
 import time
 from collections import Counter, deque
 from typing import (
@@ -246,14 +247,18 @@ class GatedFFN(nn.Module):
 
 def _matrix_product(x: Tensor, layer: Union[nn.Linear, nn.Conv2d], activation: str = "none") -> Tensor:
     """A linear layer or 1x1 convolution, for inference, of pixels, (P, C) -> (P, D), then ``gelu`` or ``none``."""
-    y = F.linear(x, layer.weight.flatten(1), layer.bias)
+    y = F.linear(x, _matrix(layer), layer.bias)
     return y if activation == "none" else F.gelu(y, out=y)
 
 
 def _inner_product(x: Tensor, layer: Union[nn.Linear, nn.Conv2d], activation: str = "none") -> Tensor:
     """The same in one operation by oneDNN, which torch.compile uses as well, where float32 otherwise goes to MKL."""
-    weight = layer.weight.flatten(1)
-    return torch.ops.mkldnn._linear_pointwise.default(x, weight, layer.bias, activation, [], "none")
+    return torch.ops.mkldnn._linear_pointwise.default(x, _matrix(layer), layer.bias, activation, [], "none")
+
+
+def _matrix(layer: Union[nn.Linear, nn.Conv2d]) -> Tensor:
+    """The weight, (D, C); an operation only where it has to be, as small images feel each of them."""
+    return layer.weight if layer.weight.dim() == 2 else layer.weight.flatten(1)
 
 
 def faster_linear(dtype: torch.dtype, pixels: int, *layers: Union[nn.Linear, nn.Conv2d]) -> Linear:
@@ -393,13 +398,12 @@ class Part:
         self._rows = x[:, :, top : bottom + 2 * margin]
         self.convolved = convolved[batch * top * width : batch * bottom * width]
 
-    def convolution(self, merged: Callable[[], Tuple[Tensor, Tensor]]) -> Step:
-        """A depthwise convolution with a weight (C, 1, K, K) and bias (C), group by group."""
+    def convolution(self, kernels: Callable[[], Sequence[Tuple[Tensor, Tensor]]]) -> Step:
+        """A depthwise convolution, group by group, each with a weight (C/G, 1, K, K) and bias (C/G)."""
         groups, pixels, size = self.pixels.shape
 
         def convolve(group: int) -> None:
-            channels = slice(group * size, (group + 1) * size)
-            weight, bias = (tensor[channels] for tensor in merged())
+            weight, bias = kernels()[group]
             reach = weight.shape[-1] // 2
             x = self._rows[group].permute(0, 3, 1, 2)
             y = F.conv2d(x, weight, bias, padding=(reach - self._margin, reach), groups=size)
@@ -407,7 +411,7 @@ class Part:
             if groups == 1:
                 self.convolved = y
             else:  # kept by several threads, each in memory of its own, results would take up more than one place
-                self.convolved[:, channels] = y
+                self.convolved[:, group * size : (group + 1) * size] = y
 
         return [functools.partial(convolve, group) for group in range(groups if pixels else 0)]
 
@@ -418,18 +422,18 @@ class Parts:
 
     Args:
         x: (B, C, H, W).
-        groups: G.
         reach: how many rows around its own a convolution looks at; with 0, all rows are one part.
         hidden: units that are made of each pixel.
-        team: who works on them. For a team of one, several images or a low one, all rows are one part as well.
+        team: who works on them, in G groups. For a team of one, several images or a low one, all rows are one part as
+            well.
 
     Attributes:
         image: (G, B, H, W, C/G).
         upper: the upper part, or all rows.
     """
 
-    def __init__(self, x: Tensor, groups: int, reach: int, hidden: int, team: Team) -> None:
-        batch, channels, height, width = x.shape
+    def __init__(self, x: Tensor, reach: int, hidden: int, team: Team) -> None:
+        groups, (batch, channels, height, width) = team.groups, x.shape
         margin = reach if batch == 1 < team.size and height >= 8 * reach else 0
         rows = x.new_zeros(groups, batch, height + 2 * margin, width, channels // groups)
         self.image = rows[:, :, margin : margin + height]
@@ -464,9 +468,15 @@ class Parts:
         pixels in the middle, which the convolutions of both parts look at, have a step of their own for that, between
         the others of the upper and of the lower part.
         """
-        merged = functools.lru_cache(maxsize=None)(merged)
+        groups = len(self.image)
+
+        @functools.lru_cache(maxsize=None)
+        def kernels() -> Sequence[Tuple[Tensor, Tensor]]:
+            weight, bias = merged()
+            return [*zip(weight.chunk(groups), bias.chunk(groups))]
+
         for part in (self.upper, self._lower):
-            yield part.convolution(merged)
+            yield part.convolution(kernels)
         for slices in self._slices:
             yield [functools.partial(transform, *each) for each in slices]
 
@@ -490,13 +500,14 @@ def slices_in_cache(x: Tensor, hidden: int, team: Team) -> List[Tuple[int, int]]
 
     Their hidden units take one megabyte for each thread, which caches hold, and no more memory than a part of ``x``
     does; but there are never so few that calls cost more than caches gain. Each member of the team gets as many slices
-    as the others.
+    as the others. Where few operations are best, they take 16 megabytes, which are some milliseconds' work.
     """
     pixels = x.shape[1]
     if not pixels:
         return []
-    cached = torch.get_num_threads() * 2**20 // (hidden * x.element_size())
-    slices = max(1, pixels // max(1024, min(cached, pixels // 4)))
+    per_megabyte = 2**20 // (hidden * x.element_size())
+    most = 16 * per_megabyte if team.coarse else min(torch.get_num_threads() * per_megabyte, pixels // 4)
+    slices = max(1, pixels // max(1024, most))
     count = -(-pixels // (-(-slices // team.size) * team.size))
     return [(start, min(start + count, pixels)) for start in range(0, pixels, count)]
 
@@ -523,6 +534,8 @@ def _recycle_memory() -> None:
 
 def to_groups(pixels: Tensor, groups: int) -> Tensor:
     """(P, C) -> (G, P, C/G), to be added to something: a view, or a copy where adding short rows is slow."""
+    if groups == 1:
+        return pixels[None]
     grouped = pixels.unflatten(1, (groups, pixels.shape[1] // groups)).transpose(0, 1)
     return grouped if pixels.dtype == torch.float32 else grouped.contiguous()
 
@@ -552,22 +565,26 @@ class Team:
     With another program on one of the cores nearly every wait is for a thread that the system has put aside, and takes
     longer than the operation. A team shares out larger pieces, and who is put aside holds up one of them.
 
-    A context manager to be entered twice, ``with Team(x, 8) as team, team:``, for an interruption may come at any call,
+    A context manager to be entered twice, ``with Team(x, C) as team, team:``, for an interruption may come at any call,
     and the outer end makes up for what the inner ones could not begin or finish. For the same reason threads meet in
     queues written in C: conditions, events and threads written in Python may stay locked when they are interrupted.
 
     The caller is a member, and the others live as long as the context. A team of one leaves everything to PyTorch.
 
     Args:
-        x: the image, (B, C, H, W), that decides on how many there are.
-        at_most: with more members than so many, there is to be one.
+        x: the image, (B, _, H, W), that decides on how many there are.
+        channels: that are made of it for the body of a network.
 
     Attributes:
+        coarse: whether few large operations are best, as each waits for Python's lock. Then there is one member.
+        groups: into how many to put the channels, one if they are few or operations are to be.
         size: members, if all threads are to be had.
     """
 
-    def __init__(self, x: Tensor, at_most: int) -> None:
-        self.size = _team_size(x, at_most)
+    def __init__(self, x: Tensor, channels: int) -> None:
+        self.coarse = _python_is_busy(x)
+        self.groups = 1 if self.coarse else _groups(x, channels)
+        self.size = _team_size(x, self.groups)
         self._inference = torch.is_inference_mode_enabled()
         self._one_thread = _OneThread()
         self._others = 0
@@ -722,6 +739,30 @@ def _team_size(x: Tensor, at_most: int) -> int:
     if _autocasts() or torch._C._len_torch_function_stack() or torch.autograd._profiler_enabled():
         return 1
     return threads if _one_thread_works() else 1
+
+
+def _python_is_busy(x: Tensor) -> bool:
+    """
+    Whether another thread runs Python code all the time, while there is an image (B, _, H, W) to work on.
+
+    Then each operation, a view like a convolution, ends with a wait for Python's lock, which that thread keeps for five
+    milliseconds. So does a sleep, time and again. Who wakes up beside another program waits as long now and then, but
+    not three times: the system soon gives back what a thread has left to others.
+
+    Source: sys.getswitchinterval.
+    """
+    batch, _, height, width = x.shape
+    if batch * height * width < 2**11 or len(sys._current_frames()) < 2:  # too small to be cut; no other thread
+        return False
+    if sys.platform == "win32" and sys.version_info < (3, 11):  # where every sleep may take 16 milliseconds
+        return False
+    return all(_seconds_asleep() > 0.0045 for _ in range(3))
+
+
+def _seconds_asleep() -> float:
+    start = time.perf_counter()
+    time.sleep(1e-4)
+    return time.perf_counter() - start
 
 
 class _OneThread:
@@ -973,7 +1014,7 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
         _recycle_memory()
         # Only oneDNN is fast at channels-last convolutions; others, as in PyTorch for Macs, are many times slower.
         in_place = _has_onednn() and len(x) > 0
-        with Team(x, at_most=_groups(x, self.conv_first.out_channels)) as team, team:
+        with Team(x, self.conv_first.out_channels) as team, team:
             body = functools.partial(self._body_, team=team) if in_place else self._body
             return self._restore(self._reconstruct_(body(self._centre(x)), team))
 
@@ -995,9 +1036,9 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
     def _body_(self, x: Tensor, team: Team) -> Tensor:
         """``_body`` for inference: channels-last, and in place wherever a tensor is not needed any more."""
         shallow = self.conv_first(x.contiguous(memory_format=torch.channels_last))
-        groups, reaches = _groups(x, shallow.shape[1]), {block.conv.reach for block in self._blocks()}
+        reaches = {block.conv.reach for block in self._blocks()}
         hidden = max((block.ffn.fc2.in_features for block in self._blocks()), default=1)
-        parts = Parts(shallow, groups, reaches.pop() if len(reaches) == 1 else 0, hidden, team)
+        parts = Parts(shallow, reaches.pop() if len(reaches) == 1 else 0, hidden, team)
         team.run(step for block in self._blocks() for step in block.steps_(parts))
         deep = parts.image
         del parts

@@ -366,15 +366,19 @@ def few_operations_beside_a_python_loop(model: torch.nn.Module) -> None:
     for network, generation in networks:
         ended.clear()
         x, blocks = image(), sum(network.hyperparameters["depths"])
+        small = x[..., :33, :31]
         with torch.inference_mode(), ThreadPoolExecutor(2) as threads:
             threads.submit(time.sleep, 0).result()  # a thread that has nothing to do counts for nothing
-            expected = network(x)
+            expected, expected_small = network(x), network(small)
             usual = slices(network, x, generation)
             assert usual > 2 * blocks
+            assert slices(network, small, generation) == blocks
             threads.submit(loop)
             try:
                 assert any(slices(network, x, generation) == blocks for _ in range(5))
                 torch.testing.assert_close(network(x), expected, rtol=0, atol=1e-5)
+                assert any(slices(network, small, generation) == 0 for _ in range(5))
+                torch.testing.assert_close(network(small), expected_small, rtol=0, atol=1e-5)
             finally:
                 ended.append(True)
         with torch.inference_mode():

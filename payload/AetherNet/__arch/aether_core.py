@@ -488,10 +488,14 @@ def _groups(x: Tensor, channels: int) -> int:
     oneDNN's depthwise convolutions of so few were measured to be two (128 channels, 11x11) to four times (180 channels,
     13x13) as fast as those of more than 64. Small images stay in one group: calls would cost more than they gain.
     """
-    batch, _, height, width = x.shape
-    if batch * height * width < 2**13:
+    if _is_small(x):
         return 1
     return channels // next((size for size in range(16, 7, -1) if channels % size == 0), channels)
+
+
+def _is_small(x: Tensor) -> bool:
+    """Whether images, (B, _, H, W), are so small that the calls to work on them are what costs."""
+    return x.shape[0] * x.shape[2] * x.shape[3] < 2**13
 
 
 def slices_in_cache(x: Tensor, hidden: int, team: Team) -> List[Tuple[int, int]]:
@@ -752,7 +756,7 @@ def _python_is_busy(x: Tensor) -> bool:
     Source: sys.getswitchinterval.
     """
     batch, _, height, width = x.shape
-    if batch * height * width < 2**11 or len(sys._current_frames()) < 2:  # too small to be cut; no other thread
+    if batch * height * width < 2**8 or len(sys._current_frames()) < 2:  # not worth an answer; no other thread
         return False
     if sys.platform == "win32" and sys.version_info < (3, 11):  # where every sleep may take 16 milliseconds
         return False
@@ -1012,9 +1016,10 @@ class aether(nn.Module):  # noqa: N801 - the name that training frameworks regis
     def _infer(self, x: Tensor) -> Tensor:
         """``forward`` for inference on a CPU."""
         _recycle_memory()
-        # Only oneDNN is fast at channels-last convolutions; others, as in PyTorch for Macs, are many times slower.
-        in_place = _has_onednn() and len(x) > 0
         with Team(x, self.conv_first.out_channels) as team, team:
+            # Only oneDNN is fast at channels-last convolutions; others, as in PyTorch for Macs, are many times slower.
+            # And in place takes more operations, of which small images gain less than each may have to wait.
+            in_place = _has_onednn() and len(x) > 0 and not (team.coarse and _is_small(x))
             body = functools.partial(self._body_, team=team) if in_place else self._body
             return self._restore(self._reconstruct_(body(self._centre(x)), team))
 

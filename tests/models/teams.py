@@ -92,6 +92,7 @@ def assert_untouched() -> None:
         raise AssertionError(f"{_thread._count()} threads beside this one, and not {THREADS}")
     assert torch.get_num_threads() == 2
     assert set_product_threads(2) == 2
+    assert not core()._at_work
     assert in_a_new_thread(torch.get_num_threads) == 2
 
 
@@ -386,6 +387,36 @@ def few_operations_beside_a_python_loop(model: torch.nn.Module) -> None:
     assert_untouched()
 
 
+def other_forwards_are_no_python_loop(model: torch.nn.Module) -> None:
+    x, channels = image(), CONFIG["embed_dim"]
+    inside, leave = threading.Event(), threading.Event()
+
+    def forward() -> None:
+        with core().Team(x, channels) as team, team:
+            inside.set()
+            leave.wait()
+
+    with (
+        patch.object(core(), "_seconds_asleep", return_value=1.0),  # as beside a loop, every time
+        torch.inference_mode(),
+        ThreadPoolExecutor(1) as threads,
+    ):
+        assert not core().Team(x, channels).coarse, "there is no other thread"
+        threads.submit(time.sleep, 0).result()
+        for _ in range(2):
+            assert slices(model, x, core()) == sum(CONFIG["depths"])
+            computing = threads.submit(forward)
+            assert inside.wait(60)
+            try:
+                assert slices(model, x, core()) > 2 * sum(CONFIG["depths"])
+            finally:
+                leave.set()
+            computing.result()
+            inside.clear()
+            leave.clear()
+    assert_untouched()
+
+
 SCENARIOS = [
     computes_the_same,
     kernels_may_have_any_size,
@@ -401,6 +432,7 @@ SCENARIOS = [
     without_threads,
     lookers_on_see_everything,
     few_operations_beside_a_python_loop,
+    other_forwards_are_no_python_loop,
 ]
 
 

@@ -471,8 +471,8 @@ def test_threads_may_share_a_model(dtype: torch.dtype) -> None:
 
     expected = run(0)
     with ThreadPoolExecutor(4) as threads:
-        for y in threads.map(run, range(60)):
-            assert torch.equal(y, expected)
+        for y in threads.map(run, range(60)):  # which a busy machine may have add in another order
+            torch.testing.assert_close(y, expected, rtol=0, atol=1e-5 if dtype == torch.float32 else 1e-3)
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
 
 
@@ -506,6 +506,7 @@ def teams() -> dict[str, str]:
         "without_threads",
         "lookers_on_see_everything",
         "few_operations_beside_a_python_loop",
+        "other_forwards_are_no_python_loop",
     ],
 )
 def test_a_team_of_threads(scenario: str) -> None:

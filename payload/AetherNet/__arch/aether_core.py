@@ -35,6 +35,7 @@ from typing import (
     Optional,
     Pattern,
     Sequence,
+    Set,
     Tuple,
     TypeVar,
     Union,
@@ -599,12 +600,14 @@ class Team:
         self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def __enter__(self) -> Team:
-        if self._entered and self.size > 1:
-            self._one_thread.__enter__()
-            with contextlib.suppress(RuntimeError):  # no more threads are to be had
-                for _ in range(self.size - 1):
-                    _thread.start_new_thread(self._help, ())
-                    self._others += 1
+        if self._entered:
+            _at_work.add(_thread.get_ident())
+            if self.size > 1:
+                self._one_thread.__enter__()
+                with contextlib.suppress(RuntimeError):  # no more threads are to be had
+                    for _ in range(self.size - 1):
+                        _thread.start_new_thread(self._help, ())
+                        self._others += 1
         self._entered = True
         return self
 
@@ -618,6 +621,7 @@ class Team:
             for _ in range(others):
                 self._ended.get()
             self._errors.clear()
+        _at_work.discard(_thread.get_ident())
 
     def map(self, function: Callable[..., Result], arguments: Iterable[Sequence[Any]]) -> List[Result]:
         """
@@ -745,13 +749,17 @@ def _team_size(x: Tensor, at_most: int) -> int:
     return threads if _one_thread_works() else 1
 
 
+_at_work: Set[int] = set()  # the threads that compute an image just now
+
+
 def _python_is_busy(x: Tensor) -> bool:
     """
     Whether another thread runs Python code all the time, while there is an image (B, _, H, W) to work on.
 
     Then each operation, a view like a convolution, ends with a wait for Python's lock, which that thread keeps for five
     milliseconds. So does a sleep, time and again. Who wakes up beside another program waits as long now and then, but
-    not three times: the system soon gives back what a thread has left to others.
+    not three times: the system soon gives back what a thread has left to others. Threads that compute images as well
+    need Python now and then, and are not meant.
 
     Source: sys.getswitchinterval.
     """
@@ -760,7 +768,7 @@ def _python_is_busy(x: Tensor) -> bool:
         return False
     if sys.platform == "win32" and sys.version_info < (3, 11):  # where every sleep may take 16 milliseconds
         return False
-    return all(_seconds_asleep() > 0.0045 for _ in range(3))
+    return all(_seconds_asleep() > 0.0045 and _at_work <= {_thread.get_ident()} for _ in range(3))
 
 
 def _seconds_asleep() -> float:

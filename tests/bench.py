@@ -32,6 +32,7 @@ import torch
 from built import one_file
 from environments import copy_spandrel, script, taught_spandrel
 from machines import machine_with_fourteen_hosts
+from networks import JUNE, LATER, aether_core, sizes
 from plain import PlainAether
 from plain3 import PlainAether3
 from rich import box
@@ -39,9 +40,7 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save_file
 from weights import weights_of
-from weights3 import core3, weights3_of
-
-from aether_install.models.network import core
+from weights3 import weights3_of
 
 BARE = [sys.executable, "-c", "import click, rich.console"]
 
@@ -186,7 +185,7 @@ def hosts_rows(folder: Path) -> Iterator[Row]:
 
 
 def fuse_rows(folder: Path) -> Iterator[Row]:
-    large = core().aether_large(upscale=4).state_dict()
+    large = aether_core.aether_large(upscale=4).state_dict()
     torch.save({"params": large}, folder / "large.pth")
     save_file(large, folder / "large.safetensors")
     for suffix in ("pth", "safetensors"):
@@ -227,19 +226,19 @@ def loading_rows(folder: Path) -> Iterator[Row]:
 def models(config: dict[str, object], fused: bool) -> tuple[torch.nn.Module, torch.nn.Module]:
     """The plain network and ours, of the same weights."""
     weights = weights_of(**config)
-    weights = core().fuse_state_dict(weights) if fused else weights
+    weights = JUNE.fuse(weights) if fused else weights
     plain = PlainAether(**config, fused_init=fused)
     plain.load_state_dict(weights)
-    return plain.eval(), core().build_aether(weights)
+    return plain.eval(), JUNE.build(weights)
 
 
 def later_models(config: dict[str, object], fused: bool) -> tuple[torch.nn.Module, torch.nn.Module]:
     """The same of the later generation."""
     weights = weights3_of(**config)
-    weights = core3().fuse_state_dict(weights) if fused else weights
+    weights = LATER.fuse(weights) if fused else weights
     plain = PlainAether3(**config, fused_init=fused)
     plain.load_state_dict(weights)
-    return plain.eval(), core3().build_aether3(weights)
+    return plain.eval(), LATER.build(weights)
 
 
 @dataclass(frozen=True)
@@ -261,9 +260,9 @@ class Forward:
     def network(self, ours: bool) -> Callable[[], torch.Tensor]:
         """Returns what runs one of the two."""
         if self.later:
-            pair = later_models({**core3().VARIANTS["medium"], "scale": 2}, self.fused)
+            pair = later_models({**sizes.LATER_SIZES["medium"], "scale": 2}, self.fused)
         else:
-            pair = models({**core().VARIANTS["medium"], "upscale": 2}, self.fused)
+            pair = models({**sizes.JUNE_SIZES["medium"], "upscale": 2}, self.fused)
         model = pair[ours].to(self.device, self.dtype)
         x = torch.rand(1, 3, self.side, self.side, generator=torch.Generator().manual_seed(0))
         x = x.to(self.device, self.dtype)
@@ -331,7 +330,7 @@ class Exported:
             session = onnxruntime.InferenceSession(f"{self.path}.onnx", options, providers=["CPUExecutionProvider"])
             return lambda: session.run(None, {session.get_inputs()[0].name: x})[0]
         torch.set_num_threads(self.threads)
-        model = core().build_aether(torch.load(f"{self.path}.pth"))
+        model = JUNE.build(torch.load(f"{self.path}.pth"))
 
         def run() -> np.ndarray:
             with torch.inference_mode():
@@ -376,7 +375,7 @@ def onnx_rows(folder: Path) -> Iterator[Row]:
         ("medium", 2, False, 32, 15, 0.7, None),
     ]
     for variant, upscale, fused, side, forwards, limit, beside_busy in cases:
-        plain, _ = models({**core().VARIANTS[variant], "upscale": upscale}, fused)
+        plain, _ = models({**sizes.JUNE_SIZES[variant], "upscale": upscale}, fused)
         case = Exported(str(folder / "model"), side, torch.get_num_threads(), forwards)
         torch.save(plain.state_dict(), f"{case.path}.pth")
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

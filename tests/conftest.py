@@ -28,7 +28,10 @@ if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 * GIBIBYTE and _runs_p
 
 SLOWEST = (
     "test_interruption",
+    "test_absence",
     "test_old_torch",
+    "test_applications",
+    "test_pictures",
     "test_package_managers",
     "test_network3",
     "test_interpreters",

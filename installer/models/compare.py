@@ -66,14 +66,9 @@ def compare(
     side = max(_SMALLEST_SIDE, facts["lk_kernel"])
     image = torch.rand(1, facts["in_chans"], side, side, generator=torch.Generator().manual_seed(0))
     image = image.to(dtype).to(device, computed)
-    with _one_thread():
-        with torch.enable_grad():
-            # Where gradients are enabled, the network runs its kernels apart; inference would merge them as fuse did.
-            network = generation.build(source.weights, arguments, computed).to(device)
-            expected = network.requires_grad_(False)(image)
-        with torch.inference_mode():
-            assumed = generation.assumed(source.identity.parameters)
-            got = generation.build(read_back, assumed, computed).to(device)(image)
+    with _one_thread(), torch.inference_mode():
+        expected = generation.build(source.weights, computed, **arguments).to(device)(image)
+        got = generation.build(read_back, computed).to(device)(image)
     if not expected.isfinite().all():
         raise AetherInstallError(
             f"{source.identity.path} itself gives no finite output for a test image, so nothing can be compared and "
@@ -110,7 +105,7 @@ def _check_tensors(source: Model, arguments: Mapping[str, float], made: StateDic
     exact = {
         key: tensor.double() if key in changed or key in gone else tensor for key, tensor in source.weights.items()
     }
-    exact = generation.fold(exact, arguments)
+    exact = generation.fold(exact, **arguments)
     if not source.identity.fused:
         exact = generation.fuse(exact)
     for key in changed:

@@ -214,7 +214,7 @@ def _made(source: Model, folded: Mapping[str, float]) -> StateDict:
     generation, weights = source.identity.generation, source.weights
     try:
         if folded:
-            weights = generation.fold(weights, folded)
+            weights = generation.fold(weights, **folded)
         return weights if source.identity.fused else generation.fuse(weights)
     except ValueError as error:
         raise AetherInstallError(f"{source.identity.path}: {error}") from error

@@ -32,6 +32,7 @@ from environments import (
 )
 from imports import spandrel_of
 from machines import COMFYUI, touch
+from networks import JUNE
 from safetensors.torch import save_file
 from weights import StateDict, weights_of
 
@@ -42,7 +43,6 @@ from aether_install.hosts.kinds import KINDS
 from aether_install.hosts.listen import Ending
 from aether_install.hosts.programs.does_model_work import READ_BY_FUSE, STEPS, replay
 from aether_install.hosts.started import parse_elapsed, started
-from aether_install.models.network import core
 from aether_install.models.unpickle import _ALLOWED
 from aether_install.tree.commands import install
 from aether_install.tree.layout import Spandrel
@@ -466,7 +466,7 @@ def test_another_architecture_is_told_by_name(tmp_path: Path) -> None:
 
 
 def test_fused_and_in_half_precision_is_well_too(tmp_path: Path) -> None:
-    fused = {key: tensor.half() for key, tensor in core().fuse_state_dict(WEIGHTS).items()}
+    fused = {key: tensor.half() for key, tensor in JUNE.fuse(WEIGHTS).items()}
     assert seen(saved(fused, tmp_path / "m.safetensors"), tmp_path)["ok"] is True
 
 

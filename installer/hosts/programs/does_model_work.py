@@ -259,11 +259,12 @@ class Replay:
     def _refusal(self) -> Optional[str]:
         """What the payload says of weights that it knows and does not load."""
         folder = self.ours.__name__ + ".__arch."
-        for name, module in list(sys.modules.items()):
-            if name.startswith(folder) and hasattr(module, "refusal"):
-                reason = module.refusal(self.weights)
-                if reason:
-                    return str(reason)
+        modules = [sys.modules.get(folder + name) for name in ("aether_core", "aether3_core")]  # before version 2
+        generations = getattr(sys.modules.get(folder + "generations"), "GENERATIONS", modules)
+        for generation in generations:
+            reason = generation.refusal(self.weights) if hasattr(generation, "refusal") else None
+            if reason:
+                return str(reason)
         return None
 
     def loaded(self) -> str:

@@ -9,8 +9,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from networks import LATER
 from plain3 import PlainAether3
-from weights3 import StateDict, core3, weights3_of
+from weights3 import StateDict, weights3_of
 
 CONFIG: dict[str, Any] = {
     "embed_dim": 17,
@@ -21,7 +22,7 @@ CONFIG: dict[str, Any] = {
     "use_spatial_attn": True,
 }
 UNFUSED = weights3_of(**CONFIG)
-FUSED: StateDict = core3().fuse_state_dict(UNFUSED)
+FUSED: StateDict = LATER.fuse(UNFUSED)
 LAYERNORM = weights3_of(**{**CONFIG, "norm_type": "layernorm", "scale": 1})
 
 each_form = pytest.mark.parametrize("whole", [UNFUSED, FUSED, LAYERNORM], ids=["unfused", "fused", "layernorm"])
@@ -29,10 +30,10 @@ each_form = pytest.mark.parametrize("whole", [UNFUSED, FUSED, LAYERNORM], ids=["
 
 def load(weights: dict[str, Any]) -> Any:
     """As the architecture goes about it; None if none of its classes claims the weights."""
-    if core3().detect_form(weights) is None:
+    if LATER.form(weights) is None:
         return None
-    clean = core3().clean_state_dict(weights)
-    model = core3().prepare_aether3(clean)
+    clean = LATER.clean(weights)
+    model = LATER.prepare(clean)
     model.load_state_dict(clean)
     return model
 

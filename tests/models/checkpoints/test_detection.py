@@ -10,12 +10,13 @@ import pytest
 import spandrel
 import spandrel.architectures
 import torch
+from networks import JUNE
 from spandrel import MAIN_REGISTRY
 from spandrel.architectures import AetherNet
 from weights import GOLDEN_NAMES, golden
-from weights3 import core3, golden3
+from weights3 import golden3
 
-from aether_install.models.network import core
+from aether_install.models.generations import GENERATIONS
 
 OURS = {architecture().id for architecture in AetherNet.ARCHITECTURES}
 
@@ -54,9 +55,9 @@ def test_claims_none_of_spandrels_own_networks(architecture: str, network: type[
     weights = network(**ARGUMENTS.get(architecture, {})).state_dict()
     claims = [support.architecture.id for support in MAIN_REGISTRY if support.detect(weights)]
     assert not set(claims) & OURS
-    for generation in (core(), core3()):
-        assert generation.detect_form(weights) is None
-        assert generation.detect_form({"params": weights}) is None
+    for generation in GENERATIONS:
+        assert generation.form(weights) is None
+        assert generation.form({"params": weights}) is None
         assert generation.refusal(weights) is None
 
 
@@ -65,7 +66,7 @@ def test_claims_none_of_spandrels_own_networks(architecture: str, network: type[
 def test_none_of_spandrels_own_claims_an_aethernet(name: str, form: str) -> None:
     weights = golden(name).unfused
     if form == "fused":
-        weights = core().fuse_state_dict(weights)
+        weights = JUNE.fuse(weights)
     claims = [support.architecture.id for support in MAIN_REGISTRY if support.detect(weights)]
     assert claims == [f"AetherNet-{form.title()}"]
 
@@ -78,27 +79,27 @@ def test_every_architecture_of_spandrel_is_among_those_built() -> None:
 @pytest.mark.parametrize("form", ["fused", "unfused"])
 def test_never_claims_the_later_generation(form: str) -> None:
     weights = golden3("a_x2_base").weights(form)
-    assert core().detect_form(weights) is None
-    assert core().detect_form({"params_ema": {f"module.{key}": value for key, value in weights.items()}}) is None
+    assert JUNE.form(weights) is None
+    assert JUNE.form({"params_ema": {f"module.{key}": value for key, value in weights.items()}}) is None
     claims = [support.architecture.id for support in MAIN_REGISTRY if support.detect(weights)]
     assert claims == [f"AetherNet3-{form.title()}"]
 
 
 @pytest.mark.parametrize("oddity", [{}, {"a": None}, {1: 2}, {"layers": {"0": {}}}, {"layers.0.0": torch.zeros(1)}])
 def test_asking_never_fails_whatever_the_dict_holds(oddity: dict[Any, Any]) -> None:
-    assert core().detect_form(oddity) is None
+    assert JUNE.form(oddity) is None
 
 
 def test_mappings_that_hold_themselves_cost_nothing() -> None:
     """Looked into along every path, this one would take 300 ** 4 looks, and hang every host that asks."""
     itself: dict[str, Any] = {}
     itself.update({f"key{number}": itself for number in range(300)})
-    for generation in (core(), core3()):
-        assert generation.detect_form(itself) is None
+    for generation in GENERATIONS:
+        assert generation.form(itself) is None
         assert generation.refusal(itself) is None
-    assert core().detect_form({"ema": itself, "params": golden("tiny_x2").unfused}) == "unfused"
+    assert JUNE.form({"ema": itself, "params": golden("tiny_x2").unfused}) == "unfused"
 
 
 def test_weights_are_found_by_a_short_way_where_a_long_one_ends_before_them() -> None:
     group = {"inner": {"params": golden("tiny_x2").unfused}}
-    assert core().detect_form({"ema": {"b": {"c": {"d": group}}}, "z": group}) == "unfused"
+    assert JUNE.form({"ema": {"b": {"c": {"d": group}}}, "z": group}) == "unfused"

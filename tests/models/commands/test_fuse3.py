@@ -10,17 +10,19 @@ from typing import Any
 import pytest
 import spandrel
 import torch
+from model_files import fuse
+from networks import JUNE, aether3_core, sizes
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from test_fuse import SMALL, fuse, read
+from test_fuse import SMALL, read
 from weights import plain_output, weights_of
-from weights3 import FORMS, GOLDEN3_NAMES, RELEASE, core3, golden3, release_io
+from weights3 import FORMS, GOLDEN3_NAMES, RELEASE, golden3, release_io
 
 from aether_install.cli.models import VARIANTS
 from aether_install.errors import AetherInstallError
 from aether_install.models.generations import GENERATIONS
 from aether_install.models.inspection import inspect_model
-from aether_install.models.network import core
+from aether_install.models.network import module
 from aether_install.ui.models import fuse_view, inspect_view
 
 ASSUMED = {"img_range": 1.0, "res_scale": 0.1}
@@ -86,7 +88,7 @@ def test_a_release_that_no_host_can_load_becomes_one_that_every_host_can(tmp_pat
 
 @pytest.mark.parametrize("name", ["a_x2_base", "june"])
 def test_a_fused_file_that_spandrel_refuses_is_only_written_again(tmp_path: Path, name: str) -> None:
-    fused = core().fuse_state_dict(weights_of(**SMALL)) if name == "june" else golden3(name).weights("fused")
+    fused = JUNE.fuse(weights_of(**SMALL)) if name == "june" else golden3(name).weights("fused")
     release = {"state_dict": fused, "metadata": {"pt_version": torch.torch_version.TorchVersion("2.7.1")}}
     torch.save(release, tmp_path / "model.pth")
     result = fuse(tmp_path / "model.pth", tmp_path / "out.pth")
@@ -102,7 +104,7 @@ def test_a_fused_file_that_spandrel_refuses_is_only_written_again(tmp_path: Path
 def test_a_fused_model_of_the_first_generation_is_folded_too(tmp_path: Path) -> None:
     weights = weights_of(**SMALL)
     noted = json.dumps({"img_range": 255.0, "scale": 2})
-    save_file(core().fuse_state_dict(weights), tmp_path / "model.safetensors", {"metadata": noted})
+    save_file(JUNE.fuse(weights), tmp_path / "model.safetensors", {"metadata": noted})
     result = fuse(tmp_path / "model.safetensors", tmp_path / "out.safetensors")
     assert (result.fused_layers, result.folded) == (0, {"img_range": 255.0})
     x = torch.rand(1, 3, 9, 8)
@@ -150,9 +152,9 @@ def test_what_is_folded_or_merged_wrongly_does_not_verify(
     case = golden3("i_x2_res1_both")
     torch.save({"arch_config": case.config, "params": case.weights("unfused")}, tmp_path / "model.pth")
     if part == "fold":
-        monkeypatch.setattr(core3(), "fold_arguments", lambda weights, **_: dict(weights))
+        monkeypatch.setattr(module("__arch.generations"), "scaled", lambda weights, *_: dict(weights))
     else:
-        monkeypatch.setattr(core3(), "merge_statistics", lambda weight, bias, *_: (weight, bias))
+        monkeypatch.setattr(module("__arch.fusing"), "merge_statistics", lambda weight, bias, *_: (weight, bias))
     with pytest.raises(AetherInstallError, match="differs from"):
         fuse(tmp_path / "model.pth", tmp_path / "out.pth")
     assert not (tmp_path / "out.pth").exists()
@@ -197,7 +199,7 @@ def test_each_generation_knows_its_architectures_and_sizes() -> None:
 
 
 def test_the_sizes_of_the_later_generation_are_told_by_name(tmp_path: Path) -> None:
-    torch.save(core3().aether3_variant("tiny", scale=2).state_dict(), tmp_path / "tiny.pth")
+    torch.save(aether3_core.aether3(**sizes.LATER_SIZES["tiny"], scale=2).state_dict(), tmp_path / "tiny.pth")
     result = fuse(tmp_path / "tiny.pth", tmp_path / "out.pth", model_type="aether_tiny", upscale=2)
     assert result.source.variant == "tiny"
     with pytest.raises(AetherInstallError, match=r"is not aether_small but AetherNet 3\.1 tiny"):

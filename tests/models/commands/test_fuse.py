@@ -22,25 +22,18 @@ import spandrel
 import torch
 from environments import snapshot
 from faults import at_every_step, failing_with, fails_at_step, kill
+from model_files import CONTAINERS, fuse, quietly
+from networks import JUNE, aether_core
 from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
-from test_loading import CONTAINERS
 from weights import GOLDEN_NAMES, StateDict, golden, plain_output, weights_of
 
 from aether_install.errors import AetherInstallError
 from aether_install.models import fuse as command
 from aether_install.models import saving
-from aether_install.models.network import core
+from aether_install.models.network import module
 
 SMALL = {"embed_dim": 8, "depths": (1, 2), "upscale": 2}
-
-
-def quietly(message: str, *, part: tuple[int, int] | None = None) -> None:
-    pass
-
-
-def fuse(model: Path, output: Path, **options: Any) -> command.Fused:
-    return command.fuse(model, output, command.Options(**options), quietly)
 
 
 def read(path: Path) -> StateDict:
@@ -93,7 +86,7 @@ def test_half_precision_is_the_exact_sum_rounded_once(tmp_path: Path, dtype: tor
 
 def assert_fused_from(path: Path, weights: StateDict) -> None:
     fused = read(fuse(path, path.with_name("out.pth"), verify=False).output)
-    expected = core().fuse_state_dict(weights)
+    expected = JUNE.fuse(weights)
     assert list(fused) == list(expected)
     assert all(torch.equal(fused[key], expected[key]) for key in expected)
 
@@ -211,18 +204,20 @@ def write_zip_bomb(path: Path) -> None:
 def write_inflated(path: Path) -> None:
     """A few kilobytes that claim to be gigabytes."""
     with torch.device("meta"):
-        shapes = {key: tensor.shape for key, tensor in core().aether(embed_dim=4096, depths=(1,)).state_dict().items()}
+        shapes = {
+            key: tensor.shape for key, tensor in aether_core.aether(embed_dim=4096, depths=(1,)).state_dict().items()
+        }
     torch.save({key: torch.zeros(1).expand(shape) for key, shape in shapes.items()}, path)
 
 
 def write_torchscript(path: Path) -> None:
     with torch.no_grad():
-        torch.jit.trace(core().build_aether(weights_of(**SMALL)), torch.rand(1, 3, 8, 8)).save(str(path))
+        torch.jit.trace(JUNE.build(weights_of(**SMALL)), torch.rand(1, 3, 8, 8)).save(str(path))
 
 
 def write_mixed(path: Path) -> None:
     weights = weights_of(**SMALL)
-    fused = core().fuse_state_dict(weights)
+    fused = JUNE.fuse(weights)
     mixed = {key: tensor for key, tensor in weights.items() if not key.startswith("layers.1.")}
     torch.save({**mixed, **{key: tensor for key, tensor in fused.items() if key.startswith("layers.1.")}}, path)
 
@@ -254,7 +249,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a program": (write_torchscript, "TorchScript"),
     "a plain pickle": (lambda path: path.write_bytes(pickle.dumps({"a": 1})), "neither a PyTorch nor a safetensors"),
     "a list": (lambda path: torch.save([torch.zeros(1)], path), "holds a list"),
-    "a fused model": (lambda path: torch.save(core().fuse_state_dict(weights_of(**SMALL)), path), "is fused already"),
+    "a fused model": (lambda path: torch.save(JUNE.fuse(weights_of(**SMALL)), path), "is fused already"),
     "a mixed model": (write_mixed, r"layers\.1\.0\.conv\.fused_conv\.weight is fused .* mixed"),
     "another network": (write_swinir, "a SwinIR model"),
     "an unknown network": (lambda path: torch.save({"a": torch.zeros(3)}, path), "no network known here"),
@@ -281,7 +276,7 @@ def test_refuses_what_is_no_unfused_aethernet(tmp_path: Path, write: Callable[[P
 
 
 def test_a_fused_model_by_a_wrong_name_is_to_be_renamed(tmp_path: Path) -> None:
-    save_file(core().fuse_state_dict(weights_of(**SMALL)), tmp_path / "model.pth")
+    save_file(JUNE.fuse(weights_of(**SMALL)), tmp_path / "model.pth")
     with pytest.raises(
         AetherInstallError, match=r"fused already .* should end in \.safetensors; rename the file"
     ) as refused:
@@ -359,7 +354,7 @@ def test_a_file_that_does_not_verify_is_not_kept(tmp_path: Path, model: Path, mo
 def test_kernels_that_are_merged_wrongly_do_not_verify(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(core(), "merge_kernels", lambda lk_weight, lk_bias, *_: (lk_weight, lk_bias))
+    monkeypatch.setattr(module("__arch.fusing"), "merge_kernels", lambda lk_weight, lk_bias, *_: (lk_weight, lk_bias))
     with pytest.raises(AetherInstallError, match="differs from"):
         fuse(model, tmp_path / "out.pth")
     assert not (tmp_path / "out.pth").exists()
@@ -464,7 +459,7 @@ def test_several_models_are_fused_in_one_go(tmp_path: Path) -> None:
     torch.save(weights, folder / "a.pth")
     save_file(weights, folder / "b.safetensors")
     torch.save({"state_dict": weights}, folder / "c.ckpt")
-    torch.save(core().fuse_state_dict(weights), folder / "fused.pth")
+    torch.save(JUNE.fuse(weights), folder / "fused.pth")
     write_malicious(folder / "hostile.pth")
     (folder / "notes.txt").write_text("no model")
     batch = command.fuse_all([folder], tmp_path / "out", command.Options(), quietly)
@@ -540,7 +535,9 @@ def test_an_untrained_model_in_half_precision_verifies(tmp_path: Path) -> None:
     """Its outputs span little, and bfloat16 has few digits."""
     for dtype in (torch.float16, torch.bfloat16):
         torch.manual_seed(0)
-        torch.save(core().aether(embed_dim=16, depths=(1,), upscale=4).to(dtype).state_dict(), tmp_path / "model.pth")
+        torch.save(
+            aether_core.aether(embed_dim=16, depths=(1,), upscale=4).to(dtype).state_dict(), tmp_path / "model.pth"
+        )
         assert fuse(tmp_path / "model.pth", tmp_path / "fused.pth", force=True).comparison
 
 

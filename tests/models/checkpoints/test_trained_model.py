@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from environments import REPOSITORY
+from model_files import fuse
 from PIL import Image
 from quality import enlarge, psnr_y, read_photo, shrink, to_image, trimmed
 from spandrel import ImageModelDescriptor, ModelLoader
-from test_fuse import fuse
 
 EXAMPLES = REPOSITORY / "examples"
 MODEL = EXAMPLES / "models" / "2x-AetherNet-photo.pth"

@@ -9,32 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import LATER, aether3_core, sizes
 from plain3 import EPS
-from weights3 import FORMS, GOLDEN3, GOLDEN3_NAMES, core3, golden3, plain3_output, read_release, weights3_of
-
-from aether_install.models.network import core
-
-TINY = {"embed_dim": 16, "depths": (1, 2), "lk_kernel": 7, "sk_kernel": 3, "scale": 2}
-BOTH = {**TINY, "use_spatial_attn": True}
-CONFIGS: dict[str, dict[str, Any]] = {
-    "channel attention": TINY,
-    "both attentions": BOTH,
-    "spatial attention": {**BOTH, "use_channel_attn": False},
-    "no attention": {**TINY, "use_channel_attn": False},
-    "layernorm": {**TINY, "norm_type": "layernorm"},
-    "gray, 4x": {**TINY, "in_chans": 1, "scale": 4},
-    "rgba, 3x": {**TINY, "in_chans": 4, "scale": 3},
-    "same size": {**TINY, "scale": 1},
-    "8x": {**TINY, "scale": 8},
-    "wide, 4x": {**TINY, "embed_dim": 70, "scale": 4},
-    "three stages of unequal width": {**TINY, "embed_dim": 17, "depths": (1, 1, 1)},
-    "odd ratio": {**TINY, "embed_dim": 28, "mlp_ratio": 3.3},
-    "equal kernels": {**TINY, "lk_kernel": 5, "sk_kernel": 5},
-    "tiny kernels": {**TINY, "lk_kernel": 1, "sk_kernel": 1},
-    "img_range": {**TINY, "img_range": 255.0},
-    "res_scale": {**BOTH, "res_scale": 1.0},
-    "as narrow as can be": {**TINY, "embed_dim": 1, "depths": (1,), "mlp_ratio": 4.0, "use_channel_attn": False},
-}
+from weights3 import (
+    BOTH,
+    CONFIGS3,
+    FORMS,
+    GOLDEN3,
+    GOLDEN3_NAMES,
+    TINY,
+    golden3,
+    plain3_output,
+    read_release,
+    weights3_of,
+)
 
 
 def noted(config: dict[str, Any]) -> dict[str, float]:
@@ -52,9 +40,9 @@ def assert_close(y: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-
 @pytest.mark.parametrize("inference", [True, False], ids=["inference", "with gradients"])
 def test_agrees_with_the_published_network(name: str, form: str, inference: bool) -> None:
     case = golden3(name)
-    weights = core3().clean_state_dict(case.weights(form))
-    as_noted = core3().build_aether3(weights, **case.noted)
-    folded = core3().build_aether3(core3().fold_arguments(weights, **case.noted))
+    weights = LATER.clean(case.weights(form))
+    as_noted = LATER.build(weights, **case.noted)
+    folded = LATER.build(LATER.fold(weights, **case.noted))
     for model in (as_noted, folded):
         with torch.inference_mode(inference):
             assert_close(model(case.x), case.y, 5e-6)
@@ -65,7 +53,7 @@ def test_in_float64_it_agrees_to_the_last_digits(name: str) -> None:
     case = golden3(name)
     weights = case.weights("unfused")
     for inference in (True, False):
-        model = core3().build_aether3(weights, **case.noted, dtype=torch.float64)
+        model = LATER.build(weights, **case.noted, dtype=torch.float64)
         with torch.inference_mode(inference):
             assert_close(model(case.x.double()), case.y, 1e-13)
             assert_close(model.fuse_model()(case.x.double()), case.y, 1e-13)
@@ -75,7 +63,7 @@ def test_a_release_makes_the_picture_that_its_author_saw() -> None:
     release = read_release()
     with np.load(GOLDEN3 / "optimized_fp32.io.npz") as arrays:
         x, y = torch.from_numpy(arrays["x"]), torch.from_numpy(arrays["y_saved_model"])
-    model = core3().build_aether3(release, res_scale=release["metadata"]["arch_config"]["res_scale"])
+    model = LATER.build(release, res_scale=release["metadata"]["arch_config"]["res_scale"])
     with torch.inference_mode():
         assert_close(model(x), y)
 
@@ -84,8 +72,8 @@ def test_a_release_makes_the_picture_that_its_author_saw() -> None:
 def test_fuses_to_the_published_weights(name: str) -> None:
     case = golden3(name)
     published = case.weights("fused")
-    fused = core3().fuse_state_dict(core3().clean_state_dict(case.weights("unfused")))
-    model = core3().build_aether3(case.weights("unfused")).fuse_model()
+    fused = LATER.fuse(LATER.clean(case.weights("unfused")))
+    model = LATER.build(case.weights("unfused")).fuse_model()
     assert set(fused) == set(published) == set(model.state_dict())
     for key, tensor in published.items():
         torch.testing.assert_close(fused[key], tensor, rtol=5e-6, atol=1e-7)
@@ -94,56 +82,18 @@ def test_fuses_to_the_published_weights(name: str) -> None:
         assert torch.equal(fused[key], published[key])
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-@pytest.mark.parametrize("size", [(1, 1), (1, 7), (13, 2), (9, 10), (48, 47), (1, 2049), (1030, 2)], ids=str)
+@pytest.mark.parametrize("config", CONFIGS3.values(), ids=CONFIGS3)
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (13, 2), (9, 10), (48, 47)], ids=str)
 def test_agrees_with_the_plain_implementation(config: dict[str, Any], size: tuple[int, int]) -> None:
     weights = weights3_of(**config)
     x = torch.rand(2, config.get("in_chans", 3), *size) * config.get("img_range", 1.0)
     expected = plain3_output(x, weights, **config)
-    model = core3().build_aether3(weights, **noted({"res_scale": 0.1, **config}))
+    model = LATER.build(weights, **noted({"res_scale": 0.1, **config}))
     for _ in range(2):
         with torch.inference_mode():
             assert_close(model(x), expected)
         assert_close(model(x), expected)
         model.fuse_model()
-
-
-@pytest.mark.parametrize("config", [TINY, BOTH, CONFIGS["no attention"], CONFIGS["layernorm"]], ids=range(4))
-@pytest.mark.parametrize("embed_dim", [48, 34, 20], ids="{} channels".format)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_groups_and_slices_of_large_pictures_join_without_a_seam(
-    config: dict[str, Any], embed_dim: int, dtype: torch.dtype
-) -> None:
-    """Two pictures, so large that they are worked on in slices, and 48, 34 and 20 channels in groups of 16, 34, 10."""
-    config = {**config, "embed_dim": embed_dim, "scale": 1}
-    weights = weights3_of(**config)
-    x = torch.rand(2, 3, 91, 99)
-    expected = plain3_output(x, weights, **config)
-    model = core3().build_aether3(weights, dtype=dtype)
-    with torch.inference_mode():
-        for _ in range(2):
-            assert_close(model(x.to(dtype)), expected, 1e-5 if dtype == torch.float32 else 0.05)
-            model.fuse_model()
-
-
-@pytest.mark.parametrize("scale", [1, 2, 3, 4])
-def test_strips_of_a_large_picture_join_without_a_seam(scale: int) -> None:
-    config = {**TINY, "scale": scale}
-    weights = weights3_of(**config)
-    x = torch.rand(1, 3, 72, 2**16 // max(32, 3 * scale**2))
-    with torch.inference_mode():
-        y = core3().build_aether3(weights)(x)
-    assert_close(y, plain3_output(x, weights, **config))
-
-
-@pytest.mark.parametrize("seconds", [1.0, -1.0], ids=["by inner products", "by matrix products"])
-def test_computes_the_same_in_the_way_that_is_faster_elsewhere(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    weights = weights3_of(**BOTH)
-    x = torch.rand(2, 3, 90, 95)
-    monkeypatch.setattr(core(), "_inner_product_saves", lambda *_: seconds)
-    with torch.inference_mode():
-        y = core3().build_aether3(weights)(x)
-    assert_close(y, plain3_output(x, weights, **BOTH))
 
 
 @pytest.mark.parametrize(
@@ -156,7 +106,7 @@ def test_computes_the_same_in_the_way_that_is_faster_elsewhere(monkeypatch: pyte
 def test_an_application_may_wrap_its_layers(name: str) -> None:
     weights = weights3_of(**BOTH)
     x = torch.rand(1, 3, 20, 30)
-    model = core3().build_aether3(weights)
+    model = LATER.build(weights)
     outside, _, inside = name.rpartition(".")
     setattr(model.get_submodule(outside), inside, torch.nn.Sequential(model.get_submodule(name)))
     with torch.inference_mode():
@@ -167,19 +117,19 @@ def test_computes_the_same_without_onednn() -> None:
     weights = weights3_of(**BOTH)
     x = torch.rand(1, 3, 90, 95)
     with torch.inference_mode(), torch.backends.mkldnn.flags(enabled=False):
-        y = core3().build_aether3(weights)(x)
+        y = LATER.build(weights)(x)
     assert_close(y, plain3_output(x, weights, **BOTH))
 
 
 def test_no_pictures_make_no_pictures() -> None:
-    model = core3().build_aether3(weights3_of(**BOTH))
+    model = LATER.build(weights3_of(**BOTH))
     for gradients in (False, True):
         with torch.set_grad_enabled(gradients):
             assert model(torch.rand(0, 3, 8, 9)).shape == (0, 3, 16, 18)
 
 
 def test_leaves_its_input_alone() -> None:
-    model = core3().build_aether3(weights3_of(**BOTH))
+    model = LATER.build(weights3_of(**BOTH))
     x = torch.rand(1, 3, 6, 6).contiguous(memory_format=torch.channels_last)
     before = x.clone()
     with torch.inference_mode():
@@ -191,20 +141,20 @@ def test_leaves_its_input_alone() -> None:
 def test_takes_the_mean_from_the_file() -> None:
     weights = weights3_of(**TINY)
     x = torch.rand(1, 3, 6, 6)
-    usual = core3().build_aether3(weights)
+    usual = LATER.build(weights)
     weights["mean"] = torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1)
-    other = core3().build_aether3(weights)
+    other = LATER.build(weights)
     with torch.inference_mode():
         assert (usual(x) - other(x)).abs().max() > 0.01
         assert_close(other(x), plain3_output(x, weights, **TINY))
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("config", CONFIGS3.values(), ids=CONFIGS3)
 @pytest.mark.parametrize("fused", [False, True], ids=["unfused", "fused"])
 def test_reads_every_parameter_off_the_shapes(config: dict[str, Any], fused: bool) -> None:
-    model = core3().aether3(**{**config, "img_range": 1.0, "res_scale": 0.1}, fused_init=fused)
-    parameters = core3()._deduce_aether3_params_from_state_dict(model.state_dict())
-    rebuilt = core3().aether3(**parameters)
+    model = aether3_core.aether3(**{**config, "img_range": 1.0, "res_scale": 0.1}, fused_init=fused)
+    parameters = aether3_core._deduce_aether3_params_from_state_dict(model.state_dict())
+    rebuilt = aether3_core.aether3(**parameters)
     ignored = {"sk_kernel"} if fused else set()
     for name, value in model.hyperparameters.items():
         assert name in ignored or rebuilt.hyperparameters[name] == value, name
@@ -213,19 +163,19 @@ def test_reads_every_parameter_off_the_shapes(config: dict[str, Any], fused: boo
 
 def test_reads_sizes_off_the_shapes_where_no_formula_gives_them() -> None:
     sizes = {"squeeze": 5, "stage_widths": (3, 8), "upsample_widths": (6, 40)}
-    model = core3().aether3(**{**TINY, "scale": 4}, **sizes)
-    parameters = core3()._deduce_aether3_params_from_state_dict(model.state_dict())
+    model = aether3_core.aether3(**{**TINY, "scale": 4}, **sizes)
+    parameters = aether3_core._deduce_aether3_params_from_state_dict(model.state_dict())
     assert {name: parameters[name] for name in sizes} == sizes
 
 
 @pytest.mark.parametrize("variant", ["mobile", "tiny", "small", "medium", "large", "pro", "extreme"])
 def test_names_its_variants(variant: str) -> None:
     with torch.device("meta"):
-        model = core3().aether3_variant(variant, scale=2)
-        fused = core3().aether3_variant(variant, scale=2, fused_init=True, sk_kernel=3)
-    assert core3().variant_name(model.hyperparameters) == core3().variant_name(fused.hyperparameters) == variant
-    assert core3().variant_name({**model.hyperparameters, "embed_dim": 32}) is None
-    assert core3().assumed_arguments(model.hyperparameters)["res_scale"] == model.hyperparameters["res_scale"]
+        model = aether3_core.aether3(**sizes.LATER_SIZES[variant], scale=2)
+        fused = aether3_core.aether3(**{**sizes.LATER_SIZES[variant], "sk_kernel": 3}, scale=2, fused_init=True)
+    assert LATER.variant(model.hyperparameters) == LATER.variant(fused.hyperparameters) == variant
+    assert LATER.variant({**model.hyperparameters, "embed_dim": 32}) is None
+    assert LATER.assumed(model.hyperparameters)["res_scale"] == model.hyperparameters["res_scale"]
 
 
 @pytest.mark.parametrize(
@@ -248,13 +198,13 @@ def test_names_its_variants(variant: str) -> None:
 )
 def test_refuses_arguments_out_of_range(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=name if name not in ("lk_kernel", "sk_kernel") else "kernels"):
-        core3().aether3(**{**TINY, name: value})
+        aether3_core.aether3(**{**TINY, name: value})
 
 
 def test_a_training_step_moves_the_statistics_by_a_tenth_and_reaches_every_parameter() -> None:
     torch.manual_seed(0)
     config = {**BOTH, "scale": 4}
-    model = core3().aether3(**config, drop=0.1, drop_path_rate=0.3)
+    model = aether3_core.aether3(**config, drop=0.1, drop_path_rate=0.3)
     seen = []
     model.stages[0][0].conv.register_forward_hook(lambda _, __, output: seen.append(output.detach()))
     model(torch.rand(4, 3, 8, 8)).square().mean().backward()
@@ -270,7 +220,7 @@ def test_a_training_step_moves_the_statistics_by_a_tenth_and_reaches_every_param
 
 
 def test_in_training_the_norm_uses_the_batch() -> None:
-    norm = core3().DeploymentNorm(5)
+    norm = aether3_core.DeploymentNorm(5)
     x = 3 + 2 * torch.randn(4, 5, 6, 7)
     variance, mean = torch.var_mean(x, (0, 2, 3), unbiased=False, keepdim=True)
     torch.testing.assert_close(norm(x), (x - mean) / (variance + EPS).sqrt())
@@ -281,7 +231,7 @@ def test_in_training_the_norm_uses_the_batch() -> None:
 
 
 def test_evaluation_and_fused_training_leave_the_statistics_alone() -> None:
-    model = core3().aether3(**TINY, drop_path_rate=0.0).eval()
+    model = aether3_core.aether3(**TINY, drop_path_rate=0.0).eval()
     model.load_state_dict(weights3_of(**TINY))
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     x = torch.rand(1, 3, 8, 8)
@@ -292,7 +242,7 @@ def test_evaluation_and_fused_training_leave_the_statistics_alone() -> None:
 
 
 def test_fused_in_inference_it_still_trains() -> None:
-    model = core3().build_aether3(weights3_of(**BOTH))
+    model = LATER.build(weights3_of(**BOTH))
     with torch.inference_mode():
         model.fuse_model()
     model(torch.rand(1, 3, 8, 8)).sum().backward()
@@ -303,7 +253,7 @@ def test_fused_in_inference_it_still_trains() -> None:
 
 @pytest.mark.parametrize("fused", [False, True], ids=["unfused", "fused"])
 def test_traces_for_pictures_of_any_size(fused: bool) -> None:
-    model = core3().build_aether3(weights3_of(**BOTH))
+    model = LATER.build(weights3_of(**BOTH))
     model = model.fuse_model() if fused else model
     with torch.no_grad():
         traced = torch.jit.trace(model, torch.rand(1, 3, 8, 8))
@@ -314,7 +264,7 @@ def test_traces_for_pictures_of_any_size(fused: bool) -> None:
 @pytest.mark.parametrize("fused", [False, True], ids=["unfused", "fused"])
 @pytest.mark.parametrize("gradients", [False, True], ids=["inference", "with gradients"])
 def test_exports_for_pictures_of_any_size(fused: bool, gradients: bool) -> None:
-    model = core3().build_aether3(weights3_of(**BOTH))
+    model = LATER.build(weights3_of(**BOTH))
     model = model.fuse_model() if fused else model
     height, width = torch.export.Dim("height", min=2, max=4096), torch.export.Dim("width", min=2, max=4096)
     with torch.set_grad_enabled(gradients):
@@ -326,7 +276,7 @@ def test_exports_for_pictures_of_any_size(fused: bool, gradients: bool) -> None:
 
 @torch.no_grad()
 def test_vmap_and_fx_take_it() -> None:
-    model = core3().build_aether3(weights3_of(**BOTH))
+    model = LATER.build(weights3_of(**BOTH))
     x = torch.rand(3, 1, 3, 11, 14)
     expected = torch.stack([model(picture) for picture in x])
     assert_close(torch.vmap(model)(x), expected)
@@ -334,7 +284,7 @@ def test_vmap_and_fx_take_it() -> None:
 
 
 def test_compiles_in_one_graph() -> None:
-    model = core3().build_aether3(weights3_of(**BOTH))
+    model = LATER.build(weights3_of(**BOTH))
     x = torch.rand(1, 3, 11, 14)
     torch.compiler.reset()
     for gradients in (False, True):
@@ -345,7 +295,7 @@ def test_compiles_in_one_graph() -> None:
 
 @pytest.mark.parametrize("size", [(11, 14), (48, 50)], ids=str)
 def test_runs_under_autocast(size: tuple[int, int]) -> None:
-    model = core3().build_aether3(weights3_of(**BOTH))
+    model = LATER.build(weights3_of(**BOTH))
     x = torch.rand(1, 3, *size)
     with torch.inference_mode():
         expected = model(x)
@@ -358,7 +308,7 @@ def test_runs_under_autocast(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("size", [(7, 9), (48, 50)], ids=str)
 def test_keeps_the_dtype_it_is_given(dtype: torch.dtype, size: tuple[int, int], inference: bool) -> None:
     weights = weights3_of(**BOTH)
-    model = core3().build_aether3(weights).to(dtype)
+    model = LATER.build(weights).to(dtype)
     x = torch.rand(1, 3, *size)
     with torch.inference_mode(inference):
         y = model(x.to(dtype))
@@ -370,7 +320,7 @@ def test_keeps_the_dtype_it_is_given(dtype: torch.dtype, size: tuple[int, int], 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
 @pytest.mark.parametrize("name", ["", "stages.0.0", "stages.1.1.norm", "fusion_convs.0", "norm", "upsample.blocks.0"])
 def test_hooks_are_called_once(dtype: torch.dtype, name: str) -> None:
-    model = core3().build_aether3(weights3_of(**TINY), dtype=dtype)
+    model = LATER.build(weights3_of(**TINY), dtype=dtype)
     calls = []
     model.get_submodule(name).register_forward_hook(lambda _, __, output: calls.append(1) or output * 0)
     x = torch.rand(1, 3, 41, 39, dtype=dtype)  # more than one slice of pixels
@@ -381,7 +331,7 @@ def test_hooks_are_called_once(dtype: torch.dtype, name: str) -> None:
 
 
 def test_pickles_and_copies() -> None:
-    model = core3().build_aether3(weights3_of(**BOTH))
+    model = LATER.build(weights3_of(**BOTH))
     x = torch.rand(1, 3, 5, 5)
     with torch.inference_mode():
         for clone in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
@@ -389,15 +339,15 @@ def test_pickles_and_copies() -> None:
             assert clone.hyperparameters == model.hyperparameters
 
 
-@pytest.mark.parametrize("config", [BOTH, CONFIGS["no attention"], CONFIGS["layernorm"]], ids=range(3))
+@pytest.mark.parametrize("config", [BOTH, CONFIGS3["no attention"], CONFIGS3["layernorm"]], ids=range(3))
 @pytest.mark.parametrize("form", FORMS)
 def test_folded_arguments_leave_the_picture_as_it_was(config: dict[str, Any], form: str) -> None:
     weights = weights3_of(**config)
     if form == "fused":
-        weights = core3().fuse_state_dict(weights)
+        weights = LATER.fuse(weights)
     x = 200 * torch.rand(1, 3, 9, 8)
-    expected = core3().build_aether3(weights, img_range=200.0, res_scale=0.37)
-    folded = core3().build_aether3(core3().fold_arguments(weights, img_range=200.0, res_scale=0.37))
+    expected = LATER.build(weights, img_range=200.0, res_scale=0.37)
+    folded = LATER.build(LATER.fold(weights, img_range=200.0, res_scale=0.37))
     with torch.inference_mode():
         assert_close(folded(x), expected(x))
         assert_close(
@@ -408,7 +358,7 @@ def test_folded_arguments_leave_the_picture_as_it_was(config: dict[str, Any], fo
 
 def test_nothing_to_fold_changes_nothing() -> None:
     weights = weights3_of(**BOTH)
-    folded = core3().fold_arguments(weights, img_range=1.0, res_scale=0.1)
+    folded = LATER.fold(weights, img_range=1.0, res_scale=0.1)
     assert folded is not weights
     assert all(folded[key] is tensor for key, tensor in weights.items())
 
@@ -428,14 +378,14 @@ def test_a_half_precision_weight_that_folding_would_lose_is_refused_by_its_key(
     weights = {name: t.half() if t.is_floating_point() else t for name, t in weights3_of(**BOTH).items()}
     weights["conv_first.weight"] = weights["conv_first.weight"].sign()
     with pytest.raises(ValueError, match=key):
-        core3().fold_arguments(weights, **arguments)
+        LATER.fold(weights, **arguments)
 
 
 @pytest.mark.parametrize("name", ["img_range", "res_scale"])
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
 def test_only_positive_numbers_are_folded(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=name):
-        core3().fold_arguments(weights3_of(**TINY), **{name: value})
+        LATER.fold(weights3_of(**TINY), **{name: value})
 
 
 def test_a_merged_weight_beyond_half_precision_is_refused_by_its_key() -> None:
@@ -443,4 +393,4 @@ def test_a_merged_weight_beyond_half_precision_is_refused_by_its_key() -> None:
     weights["stages.1.0.norm.weight"] = torch.full_like(weights["stages.1.0.norm.weight"], 6e4)
     weights["stages.1.0.norm.running_var"] = torch.zeros_like(weights["stages.1.0.norm.running_var"])
     with pytest.raises(ValueError, match=r"stages\.1\.0\.norm\.weight would overflow in float16"):
-        core3().fuse_state_dict(weights)
+        LATER.fuse(weights)

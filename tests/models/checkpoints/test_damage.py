@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -9,14 +12,15 @@ import spandrel
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from networks import JUNE
 from plain import PlainAether
 from weights import StateDict, weights_of
 
-from aether_install.models.network import core
+from aether_install.models.generations import GENERATIONS
 
 CONFIG = {"embed_dim": 6, "depths": (2, 1), "upscale": 4, "lk_kernel": 5, "num_feat": 8, "mlp_ratio": 1.5}
 UNFUSED = weights_of(**CONFIG)
-FUSED: StateDict = core().fuse_state_dict(UNFUSED)
+FUSED: StateDict = JUNE.fuse(UNFUSED)
 
 
 def load(weights: dict[str, Any]) -> Any:
@@ -162,3 +166,49 @@ def test_whatever_is_done_to_it_loads_right_or_is_refused(weights: dict[str, Any
     x = torch.rand(1, descriptor.input_channels, 4, 5)
     with torch.inference_mode():
         torch.testing.assert_close(model(x), oracle(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("index", ["9" * 5000, "0" * 600, "12345"], ids=["5,000 digits", "600 zeros", "12345"])
+def test_a_number_that_no_network_has_is_no_block(index: str) -> None:
+    for key in (f"layers.{index}.0.conv.fused_conv.weight", f"layers.0.{index}.conv.fused_conv.weight"):
+        assert f"{key} does not belong" in refusal({**FUSED, key: torch.zeros(3)})
+        assert JUNE.form({key: torch.zeros(3)}) is None
+    assert "does not belong" in refusal({**FUSED, f"upsample.{index}.weight": torch.zeros(3)})
+
+
+def calls(work: Callable[[], object], events: tuple[str, ...] = ("call", "c_call")) -> int:
+    """How many functions are called, which says more of what takes long than seconds do."""
+    number = 0
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        nonlocal number
+        number += event in events
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return number
+
+
+@pytest.mark.parametrize(
+    "key", ["upsample.{}.weight", "layers.0.{}.conv.fused_conv.weight", "layers.{}.0.norm.weight", "{}"]
+)
+def test_strangers_keys_take_no_longer_than_there_are_of_them(key: str) -> None:
+    def work(number: int) -> int:
+        weights = {**FUSED, **{key.format(index + 10): torch.zeros(3) for index in range(number)}}
+
+        def refused() -> None:
+            with pytest.raises(ValueError, match="AetherNet"):
+                JUNE.deduce(weights)
+
+        return calls(refused)
+
+    assert work(2000) < 2.5 * work(1000)
+
+
+@pytest.mark.parametrize("number", [1000, 100_000])
+def test_asking_about_other_networks_runs_no_python_for_each_key(number: int) -> None:
+    others = {f"model.layers.{index}.mlp.weight": torch.zeros(0) for index in range(number)}
+    assert calls(lambda: [generation.form(others) for generation in GENERATIONS], events=("call",)) < 50

@@ -17,8 +17,10 @@ import in_process
 import pytest
 import torch
 from environments import REPOSITORY, wheel
+from model_files import fuse, quietly
+from networks import JUNE
 from safetensors.torch import save_file
-from test_fuse import SMALL, TINY, fuse, quietly
+from test_fuse import SMALL, TINY
 from weights import StateDict, weights_of
 from weights3 import RELEASE
 
@@ -26,7 +28,6 @@ from aether_install.errors import AetherInstallError
 from aether_install.models import fuse as command
 from aether_install.models.checkpoint import read_checkpoint
 from aether_install.models.inspection import inspect_model
-from aether_install.models.network import core
 
 A1111_ALLOWS = re.compile(r"^([^/]+)/((data/\d+)|version|byteorder|.data/serialization_id|(data\.pkl))$")
 """What Stable Diffusion WebUI 1.10 takes in an archive, from its ``modules/safe.py``; one other name and it refuses."""
@@ -54,7 +55,7 @@ def test_torch_reads_what_fuse_writes_mapped_or_not(tmp_path: Path, dtype: torch
     weights = {key: tensor.to(dtype) for key, tensor in weights_of(**SMALL).items()}
     torch.save(weights, tmp_path / "model.pth")
     fuse(tmp_path / "model.pth", tmp_path / "fused.pth", verify=False)
-    expected = core().fuse_state_dict(weights)
+    expected = JUNE.fuse(weights)
     for options in ({"mmap": True}, {"weights_only": False}, {}):
         read: StateDict = torch.load(tmp_path / "fused.pth", **options)
         assert list(read) == list(expected)
@@ -70,7 +71,7 @@ def test_spandrels_unpickler_takes_what_fuse_writes(tmp_path: Path, version: str
         exec(archive.read("spandrel/__helpers/unpickler.py"), unpickler.__dict__)
     unpickler.__dict__.update(dump=None, dumps=None)
     read = torch.load(tmp_path / "fused.pth", pickle_module=unpickler.RestrictedUnpickle, weights_only=False)
-    assert core().detect_form(read) == "fused"
+    assert JUNE.form(read) == "fused"
 
 
 def test_the_same_weights_make_the_same_file(tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_the_same_weights_make_the_same_file(tmp_path: Path) -> None:
 def intact(folder: Path) -> Iterator[Path]:
     """A small file of each kind."""
     weights = weights_of(**TINY)
-    fused = core().fuse_state_dict(weights)
+    fused = JUNE.fuse(weights)
     noted = {"img_range": 2.0, "scale": 1}
     torch.save({"params": weights, "metadata": noted}, folder / "zip.pth")
     torch.save({key: torch.nn.Parameter(tensor) for key, tensor in fused.items()}, folder / "fused.pth")
@@ -197,7 +198,7 @@ def test_numbers_that_only_mean_to_fill_memory_are_refused(tmp_path: Path) -> No
 
 def quantised(weights: StateDict) -> dict[str, Any]:
     """The fused weights as torch's quantisation leaves them in a state dict."""
-    fused: dict[str, Any] = dict(core().fuse_state_dict(weights))
+    fused: dict[str, Any] = dict(JUNE.fuse(weights))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for key in [key for key in fused if key.endswith("weight") and fused[key].dim() > 1]:
@@ -219,7 +220,7 @@ QUANTISED: dict[str, tuple[Any, str]] = {
     ),
     "quantisation-aware": (
         lambda weights: {
-            **core().fuse_state_dict(weights),
+            **JUNE.fuse(weights),
             "layers.0.0.conv.fused_conv.weight_fake_quant.scale": torch.ones(1),
             "conv_first.activation_post_process.min_val": torch.zeros(1),
         },

@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 import torch
 from environments import snapshot
+from networks import JUNE
 from safetensors.torch import load_file, save_file
 from test_fuse import SMALL
 from weights import weights_of
 from windows import windows_rules
-
-from aether_install.models.network import core
 
 PROGRAM = """
 import json, sys
@@ -66,7 +65,7 @@ def test_every_command_about_models_works_on_windows(command: Command, tmp_path:
         ("inspect", out / "all" / "c.safetensors"),
     ):
         assert command(*arguments) == (0, ""), arguments
-    expected = core().fuse_state_dict(weights)
+    expected = JUNE.fuse(weights)
     files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*"))
     assert files == ["a.safetensors", "all/a.pth", "all/b.pth", "all/c.safetensors"]
     for name in files:

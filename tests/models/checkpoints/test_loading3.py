@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import spandrel
 import torch
+from networks import LATER, aether3_core, sizes
 from safetensors.torch import save_file
-from weights3 import FORMS, StateDict, core3, golden3, plain3_output, read_release, weights3_of
+from weights3 import FORMS, StateDict, golden3, plain3_output, read_release, weights3_of
 
 SMALL = {"embed_dim": 16, "depths": (1, 2), "lk_kernel": 7, "sk_kernel": 3, "scale": 2}
 
@@ -20,7 +21,7 @@ def load(path: Path) -> spandrel.ImageModelDescriptor[torch.nn.Module]:
 
 
 def in_form(weights: StateDict, form: str) -> StateDict:
-    fused: StateDict = core3().fuse_state_dict(weights)
+    fused: StateDict = LATER.fuse(weights)
     return fused if form == "fused" else weights
 
 
@@ -52,10 +53,10 @@ def test_loads_what_the_authors_training_writes(tmp_path: Path) -> None:
 
 
 def test_a_release_loads_once_its_weights_are_taken_out(tmp_path: Path) -> None:
-    weights = core3().clean_state_dict(read_release())
-    torch.save(core3().fold_arguments(weights, res_scale=0.2), tmp_path / "model.pth")
+    weights = LATER.clean(read_release())
+    torch.save(LATER.fold(weights, res_scale=0.2), tmp_path / "model.pth")
     descriptor = load(tmp_path / "model.pth")
-    expected = core3().build_aether3(weights, res_scale=0.2)
+    expected = LATER.build(weights, res_scale=0.2)
     x = torch.rand(1, 3, 9, 11)
     with torch.inference_mode():
         torch.testing.assert_close(descriptor.model(x), expected(x), rtol=0, atol=1e-5)
@@ -97,7 +98,7 @@ def test_is_a_descriptor_in_every_respect(scale: int) -> None:
     [("tiny", "unfused", "AetherNet3 tiny 2x (unfused)"), ("mobile", "fused", "AetherNet3 mobile 2x (fused)")],
 )
 def test_a_variant_is_named(variant: str, form: str, name: str) -> None:
-    weights = core3().aether3_variant(variant, scale=2, fused_init=form == "fused").state_dict()
+    weights = aether3_core.aether3(**sizes.LATER_SIZES[variant], scale=2, fused_init=form == "fused").state_dict()
     descriptor = spandrel.ModelLoader().load_from_state_dict(weights)
     assert descriptor.name == name
     assert descriptor.tags[:2] == [variant, form]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
+from networks import JUNE
 from safetensors.torch import save_file
 from test_fuse import SMALL, trainner_file, write_malicious, write_mixed, write_swinir
 from weights import golden, weights_of
@@ -15,7 +16,6 @@ from weights import golden, weights_of
 from aether_install.cli import main
 from aether_install.errors import AetherInstallError
 from aether_install.models.inspection import inspect_model
-from aether_install.models.network import core
 from aether_install.ui.models import inspect_view
 
 
@@ -33,7 +33,7 @@ def shown_of(path: Path) -> str:
 @pytest.mark.parametrize("fused", [False, True])
 def test_everything_about_a_model_is_told(tmp_path: Path, fused: bool) -> None:
     weights = golden("small_x2").unfused
-    weights = core().fuse_state_dict(weights) if fused else weights
+    weights = JUNE.fuse(weights) if fused else weights
     path = tmp_path / "model.pth"
     torch.save({"params": weights, "params_ema": {f"module.{key}": value for key, value in weights.items()}}, path)
     told = described(path)

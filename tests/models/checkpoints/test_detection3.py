@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from networks import JUNE, LATER
 from weights import GOLDEN_NAMES, golden
-from weights3 import FORMS, StateDict, core3, read_release, weights3_of
-
-from aether_install.models.network import core
+from weights3 import FORMS, StateDict, read_release, weights3_of
 
 SMALL = {"embed_dim": 16, "depths": (1, 1), "lk_kernel": 7, "sk_kernel": 3, "scale": 2}
 
@@ -19,22 +18,22 @@ SMALL = {"embed_dim": 16, "depths": (1, 1), "lk_kernel": 7, "sk_kernel": 3, "sca
 def test_the_generations_do_not_claim_each_other(name: str) -> None:
     june = golden(name).unfused
     later = weights3_of(**SMALL)
-    for weights, own, other in ((june, core(), core3()), (later, core3(), core())):
-        for form in (weights, own.fuse_state_dict(weights)):
+    for weights, own, other in ((june, JUNE, LATER), (later, LATER, JUNE)):
+        for form in (weights, own.fuse(weights)):
             for container in (form, {"params": form}, {f"module.{key}": tensor for key, tensor in form.items()}):
-                assert own.detect_form(container)
-                assert other.detect_form(container) is None
+                assert own.form(container)
+                assert other.form(container) is None
                 assert other.refusal(container) is None
 
 
 @pytest.mark.parametrize("oddity", [{}, {"a": None}, {1: 2}, {"stages": {"0": {}}}, {"stages.0.0": torch.zeros(1)}])
 def test_asking_never_fails_whatever_the_dict_holds(oddity: dict[Any, Any]) -> None:
-    assert core3().detect_form(oddity) is None
-    assert core3().refusal(oddity) is None
+    assert LATER.form(oddity) is None
+    assert LATER.refusal(oddity) is None
     for odd in (None, 3, "x", torch.zeros(2, 2), torch.zeros(0), torch.ones(3).to("meta"), torch.ones(3).to_sparse()):
         weights = {**weights3_of(**SMALL), "model_version": odd, "stages.0.0.ffn.temperature": odd, "scale_tensor": odd}
-        core3().detect_form(weights)
-        core3().refusal(weights)
+        LATER.form(weights)
+        LATER.refusal(weights)
 
 
 CONTAINERS: dict[str, Callable[[StateDict], dict[str, Any]]] = {
@@ -64,10 +63,10 @@ CONTAINERS: dict[str, Callable[[StateDict], dict[str, Any]]] = {
 def test_finds_the_weights_in_every_container(container: Callable[[StateDict], Any], form: str) -> None:
     weights = weights3_of(**SMALL)
     if form == "fused":
-        weights = core3().fuse_state_dict(weights)
+        weights = LATER.fuse(weights)
     content = container(weights)
-    assert core3().detect_form(content) == form
-    model = core3().build_aether3(content)
+    assert LATER.form(content) == form
+    model = LATER.build(content)
     assert list(model.state_dict()) == list(weights)
     assert all(torch.equal(tensor, weights[key]) for key, tensor in model.state_dict().items())
 
@@ -75,12 +74,12 @@ def test_finds_the_weights_in_every_container(container: Callable[[StateDict], A
 @pytest.mark.parametrize("form", FORMS)
 def test_half_precision_files_load(form: str) -> None:
     weights = weights3_of(**SMALL)
-    weights = core3().fuse_state_dict(weights) if form == "fused" else weights
+    weights = LATER.fuse(weights) if form == "fused" else weights
     half = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in weights.items()}
     assert half["scale_tensor"].dtype == torch.int64
     everything_in_half = {key: tensor.half() for key, tensor in weights.items()}
     for content in (half, everything_in_half):
-        model = core3().build_aether3(content)
+        model = LATER.build(content)
         assert model.upscale == 2
         assert torch.equal(model.conv_first.weight, half["conv_first.weight"].float())
         assert model.scale_tensor.dtype == torch.int64
@@ -111,19 +110,19 @@ SUBVERSIONS: dict[str, tuple[str, Callable[[StateDict], dict[str, Any]]]] = {
 @pytest.mark.parametrize(("form", "change"), SUBVERSIONS.values(), ids=SUBVERSIONS)
 def test_earlier_sub_versions_are_named_and_never_detected(form: str, change: Callable[[StateDict], Any]) -> None:
     weights = weights3_of(**SMALL)
-    weights = core3().fuse_state_dict(weights) if form == "fused" else weights
+    weights = LATER.fuse(weights) if form == "fused" else weights
     for content in (change(weights), {"params": {f"module.{k}": v for k, v in change(weights).items()}}):
-        assert core3().detect_form(content) is None
-        assert "earlier sub-version" in core3().refusal(content)
+        assert LATER.form(content) is None
+        assert "earlier sub-version" in LATER.refusal(content)
         with pytest.raises(ValueError, match="earlier sub-version") as caught:
-            core3().build_aether3(content)
+            LATER.build(content)
         assert "damaged" not in str(caught.value)
 
 
 def test_a_newer_sub_version_is_not_taken_for_this_one() -> None:
     weights = {**weights3_of(**SMALL), "model_version": torch.tensor([3, 2, 0])}
-    assert core3().detect_form(weights) is None
-    assert "newer sub-version, 3.2.0" in core3().refusal(weights)
+    assert LATER.form(weights) is None
+    assert "newer sub-version, 3.2.0" in LATER.refusal(weights)
 
 
 def quantised(weights: StateDict, key: str) -> dict[str, Any]:
@@ -154,25 +153,25 @@ def raw(weights: StateDict, key: str) -> dict[str, Any]:
 @pytest.mark.parametrize("make", [quantised, packed, raw])
 @pytest.mark.parametrize("generation", ["2025-06", "3.1"])
 def test_int8_files_are_named_and_never_detected(make: Callable[..., dict[str, Any]], generation: str) -> None:
-    network, key = (core(), "layers.0.0.ffn.fc1_gate.weight")
+    network, key = (JUNE, "layers.0.0.ffn.fc1_gate.weight")
     if generation == "3.1":
-        network, key = (core3(), "stages.0.0.ffn.conv_gate.weight")
+        network, key = (LATER, "stages.0.0.ffn.conv_gate.weight")
     whole = golden("tiny_x2").unfused if generation == "2025-06" else weights3_of(**SMALL)
-    content = {"params": make(network.fuse_state_dict(whole), key)}
-    assert network.detect_form(content) is None
+    content = {"params": make(network.fuse(whole), key)}
+    assert network.form(content) is None
     assert "int8, quantised" in network.refusal(content)
     assert "use the float file it was made from" in network.refusal(content)
     with pytest.raises(ValueError, match="int8, quantised"):
-        network.clean_state_dict(content)
+        network.clean(content)
 
 
 @pytest.mark.parametrize("generation", ["2025-06", "3.1"])
 def test_checkpoints_of_quantisation_aware_training_are_named_and_never_detected(generation: str) -> None:
-    network, whole = (core(), golden("tiny_x2").unfused)
+    network, whole = (JUNE, golden("tiny_x2").unfused)
     if generation == "3.1":
-        network, whole = (core3(), weights3_of(**SMALL))
-    fused = network.fuse_state_dict(whole)
+        network, whole = (LATER, weights3_of(**SMALL))
+    fused = network.fuse(whole)
     for noted in ("conv_first.weight_fake_quant.scale", "conv_first.activation_post_process.eps"):
         content = {**fused, noted: torch.ones(1)}
-        assert network.detect_form(content) is None
+        assert network.form(content) is None
         assert "quantisation-aware training" in network.refusal(content)

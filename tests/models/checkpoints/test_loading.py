@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import spandrel
 import torch
+from model_files import CONTAINERS
+from networks import JUNE
 from safetensors.torch import save_file
 from weights import GOLDEN_NAMES, StateDict, golden, plain_output, weights_of
-
-from aether_install.models.network import core
 
 SMALL = {"embed_dim": 8, "depths": (1, 2), "upscale": 2}
 
@@ -28,7 +28,7 @@ def load(path: Path) -> spandrel.ImageModelDescriptor[Any]:
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".pt", ".ckpt"])
 def test_loads_every_golden_model(tmp_path: Path, name: str, form: str, suffix: str) -> None:
     case = golden(name)
-    weights = case.unfused if form == "unfused" else core().fuse_state_dict(case.unfused)
+    weights = case.unfused if form == "unfused" else JUNE.fuse(case.unfused)
     path = tmp_path / f"model{suffix}"
     if suffix == ".safetensors":
         save_file(weights, path)
@@ -44,39 +44,12 @@ def test_loads_every_golden_model(tmp_path: Path, name: str, form: str, suffix: 
     torch.testing.assert_close(descriptor(case.x), case.y.clamp(0, 1), rtol=0, atol=1e-5)
 
 
-CONTAINERS: dict[str, Callable[[StateDict], dict[str, Any]]] = {
-    "bare": lambda sd: sd,
-    "params": lambda sd: {"params": sd},
-    "params_ema": lambda sd: {"params_ema": sd},
-    "both, of which the average counts": lambda sd: {"params": {k: v + 1 for k, v in sd.items()}, "params_ema": sd},
-    "net_g": lambda sd: {"net_g": sd},
-    "net_g with a counter": lambda sd: {"net_g": sd, "iter": 5000},
-    "net_g and its average": lambda sd: {"net_g": {k: v + 1 for k, v in sd.items()}, "net_g_ema": sd, "iter": 1},
-    "state_dict": lambda sd: {"state_dict": sd, "epoch": 3},
-    "model": lambda sd: {"model": sd},
-    "with metadata": lambda sd: {"metadata": {"img_range": 1.0, "scale": 2}, "params": sd},
-    "some other key": lambda sd: {"weights_of_the_generator": sd, "iter": 1},
-    "module.": lambda sd: {f"module.{k}": v for k, v in sd.items()},
-    "_orig_mod.": lambda sd: {f"_orig_mod.{k}": v for k, v in sd.items()},
-    "module._orig_mod.": lambda sd: {f"module._orig_mod.{k}": v for k, v in sd.items()},
-    "params with _orig_mod.": lambda sd: {"params": {f"_orig_mod.{k}": v for k, v in sd.items()}},
-    "averaged model": lambda sd: {"n_averaged": torch.tensor(7), **{f"module.{k}": v for k, v in sd.items()}},
-    "ema of another kind": lambda sd: {
-        "step": torch.tensor(7),
-        **{f"online_model.{k}": v + 1 for k, v in sd.items()},
-        **{f"ema_model.{k}": v for k, v in sd.items()},
-    },
-    "stray entries": lambda sd: {**sd, "n_averaged": torch.tensor(7), "step": 3, "initted": torch.ones(1)},
-    "a state dict of lightning": lambda sd: {"state_dict": {f"net_g.{k}": v for k, v in sd.items()}, "epoch": 1},
-}
-
-
 @pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
 @pytest.mark.parametrize("form", ["fused", "unfused"])
 def test_loads_from_every_container(tmp_path: Path, container: Callable[[StateDict], Any], form: str) -> None:
     weights = weights_of(**SMALL)
     if form == "fused":
-        weights = core().fuse_state_dict(weights)
+        weights = JUNE.fuse(weights)
     torch.save(container(weights), tmp_path / "model.pth")
     descriptor = load(tmp_path / "model.pth")
     assert descriptor.architecture.id == f"AetherNet-{form.title()}"

@@ -13,12 +13,12 @@ import pytest
 import torch
 from environments import SUPPORTED, quietly, snapshot, wheel
 from imports import spandrel_of
+from model_files import fuse
+from networks import JUNE, LATER
 from safetensors.torch import save_file
-from test_fuse import fuse
 from weights import GOLDEN_NAMES, golden
-from weights3 import FORMS, GOLDEN3_NAMES, RELEASE, core3, golden3, release_io
+from weights3 import FORMS, GOLDEN3_NAMES, RELEASE, golden3, release_io
 
-from aether_install.models.network import core
 from aether_install.tree.commands import install, uninstall
 from aether_install.tree.layout import Spandrel
 
@@ -55,7 +55,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
     for name in GOLDEN_NAMES:
         june = golden(name)
         size = "small" if name == "small_x2" else f"{june.config['embed_dim']}dim"
-        for form, weights in (("unfused", june.unfused), ("fused", core().fuse_state_dict(june.unfused))):
+        for form, weights in (("unfused", june.unfused), ("fused", JUNE.fuse(june.unfused))):
             path = folder / f"{name}.{form}.pth"
             torch.save(weights, path)
             made.append(Case(path, "AetherNet", form, size, june.config, june.x, june.y, 1e-5))
@@ -64,7 +64,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
         size, config = f"{later.config['embed_dim']}dim", {"upscale": later.config["scale"], **later.config}
         for form in FORMS:
             path = folder / f"{name}.{form}.safetensors"
-            save_file(core3().fold_arguments(core3().clean_state_dict(later.weights(form)), **later.noted), path)
+            save_file(LATER.fold(LATER.clean(later.weights(form)), **later.noted), path)
             made.append(Case(path, "AetherNet3", form, size, config, later.x, later.y, 5e-6 * later.span))
     x, y = release_io()
     fuse(RELEASE, folder / "release.pth")

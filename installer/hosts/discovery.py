@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import os
 import time
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..tree.commands import status
 from ..tree.layout import Spandrel
-from .configuration import LAUNCHER_PLACES, LAUNCHERS, Configuration, Lead
+from .configuration import LAUNCHER_PLACES, LAUNCHERS, Configuration, Lead, Sure
 from .environment import python_in, site_packages_in, spandrel_of
 from .kinds import KINDS, Kind
 from .processes import Process
+from .starting import starting_flags
 from .system import System, this_system
 
 _EXPLORING_SECONDS = 0.7
@@ -25,6 +27,8 @@ _EXPLORING_SECONDS = 0.7
 
 _DEPTH = 2
 
+_LEVELS_TO_PYTHON = 7
+"""How far an interpreter lies below the folder of its host, at most."""
 
 _MARKERS = [
     (kind, {path.partition("/")[0].lower() for path in marker}, marker) for kind in KINDS for marker in kind.markers
@@ -38,7 +42,7 @@ class Host:
     An application on this machine that uses spandrel.
 
     Attributes:
-        id: a short name, the same as long as no host of its kind comes or goes.
+        id: a short name, which means no other host as long as none of its kind comes or goes.
         kind: what is known of its kind.
         folder: where it lives.
         python: its interpreter; None if it has none of its own or it could not be told.
@@ -46,7 +50,8 @@ class Host:
         models: where its upscale models go, if that is a folder.
         running: its processes.
         found_by: what told of it.
-        rank: see ``Lead``.
+        sure: see ``Lead``.
+        flags: what it starts its interpreter with, as far as that decides what is imported.
     """
 
     id: str
@@ -57,7 +62,19 @@ class Host:
     models: Path | None
     running: tuple[Process, ...] = ()
     found_by: str = ""
-    rank: int = 0
+    sure: Sure = Sure.NOTED
+    flags: tuple[str, ...] = ()
+
+    @property
+    def is_named_only(self) -> bool:
+        """Whether it is found because the user said where to look."""
+        return self.sure is Sure.NAMED
+
+    @property
+    def lasting_id(self) -> str:
+        """An id that follows from its folder alone, by which it is known as well."""
+        place = os.fsencode(os.path.normcase(os.path.realpath(self.folder)))
+        return f"{self.kind.id}-{10000 + zlib.crc32(place) % 90000}"
 
     @property
     def state(self) -> str | None:
@@ -83,10 +100,12 @@ class Discovery:
     Attributes:
         hosts: in a fixed order.
         complete: whether there was time to look into every folder that was to be looked into.
+        of_others: hosts that somebody else runs, and that nothing else told of.
     """
 
     hosts: tuple[Host, ...]
     complete: bool = True
+    of_others: tuple[Host, ...] = ()
 
     def using(self, package: Path) -> list[Host]:
         """The hosts that import the spandrel in a folder."""
@@ -108,18 +127,52 @@ def discover(search: Iterable[Path] = (), system: System | None = None) -> Disco
     leads = [
         *_noted(system),
         *_in_known_places(system),
-        *usual.leads(_roots(system), "its folder, where people put such"),
-        *_of_processes(system, processes),
-        *asked_for.leads([Path(os.path.abspath(folder)) for folder in search], "--search", 2),
+        *usual.leads(_roots(system), "its folder, where people put such", Sure.EXPLORED),
+        *_of_processes(system, [process for process in processes if _is_ours(system, process)]),
+        *_at_hand(system),
+        *asked_for.leads([Path(os.path.abspath(folder)) for folder in search], "--search", Sure.NAMED),
     ]
-    found: list[Host] = []
+    hosts = [_with_processes(system, host, processes) for host in _each_once(list(_followed(system, leads)))]
+    of_others = _of_processes(system, [process for process in processes if not _is_ours(system, process)])
+    known = {os.path.realpath(host.folder) for host in hosts}
+    others = [host for host in _each_once(list(_followed(system, of_others))) if not _is_known(host, known)]
+    is_complete = usual.in_time and asked_for.in_time
+    return Discovery(
+        tuple(_numbered(hosts, is_complete)),
+        is_complete,
+        tuple(_with_processes(system, host, processes) for host in others),
+    )
+
+
+def host_of(system: System, python: Path) -> Host | None:
+    """The host that an interpreter belongs to, by where it lies or by a process that runs; with its lasting id."""
+    processes = system.processes()
+    leads = [*map(Lead, python.parents[:_LEVELS_TO_PYTHON]), *_of_processes(system, processes)]
+    for host in filter(None, (follow(system, lead) for lead in leads)):
+        if host.python and _same(host.python.parent, python.parent):
+            return _with_processes(system, replace(host, id=host.lasting_id), processes)
+    return None
+
+
+def _followed(system: System, leads: Iterable[Lead]) -> Iterator[Host]:
+    """
+    The hosts that leads lead to, those that they are parts of, and those that their own files tell of.
+
+    What is around a host is looked at each time, lest the part is shown in a run that had no time to find the whole.
+    """
     for lead in leads:
         host = follow(system, lead)
         if host is not None:
-            found.append(host)
-            found += (inner for noted in _noted_inside(system, host) if (inner := follow(system, noted)))
-    hosts = [_with_processes(host, processes) for host in _each_once(found)]
-    return Discovery(tuple(_numbered(hosts)), usual.in_time and asked_for.in_time)
+            outer = (Lead(folder, found_by=lead.found_by, sure=lead.sure) for folder in lead.folder.parents[:3])
+            for found in (host, *filter(None, (follow(system, around_it) for around_it in outer))):
+                yield found
+                for noted in _noted_inside(system, found):
+                    if inner := follow(system, replace(noted, sure=lead.sure)):
+                        yield inner
+
+
+def _is_known(host: Host, known: set[str]) -> bool:
+    return os.path.realpath(host.folder) in known
 
 
 def recognise(system: System, folder: Path) -> Kind | None:
@@ -148,10 +201,11 @@ def follow(system: System, lead: Lead) -> Host | None:
     if kind is None:
         return None
     python = lead.python if lead.python and os.path.isfile(lead.python) else python_of(system, kind, lead.folder)
+    flags = starting_flags(system, kind, lead.folder)
     vendored = [path for pattern in kind.vendored for path in system.places(pattern, lead.folder)]
     package = next((path for path in vendored if os.path.isdir(path)), None)
     if package is None and python is not None:
-        package = spandrel_of(system, python)
+        package = spandrel_of(system, python, flags)
     return Host(
         id=kind.id,
         kind=kind,
@@ -160,7 +214,8 @@ def follow(system: System, lead: Lead) -> Host | None:
         spandrel=Spandrel(package) if package else None,
         models=lead.models or _models_folder(system, kind, lead.folder),
         found_by=lead.found_by,
-        rank=lead.rank,
+        sure=lead.sure,
+        flags=flags,
     )
 
 
@@ -181,7 +236,7 @@ def around(system: System, folder: Path) -> Host | None:
 
 def below(system: System, folder: Path) -> list[Host]:
     """The hosts in a folder and at most two folders deeper."""
-    leads = _Explorer(system).leads([folder], "--host", 2)
+    leads = _Explorer(system).leads([folder], "--host", Sure.NAMED)
     return _each_once([host for lead in leads if (host := follow(system, lead))])
 
 
@@ -219,7 +274,7 @@ class _Explorer:
         self._been_in: set[tuple[int, int] | str] = set()
         self.in_time = True
 
-    def leads(self, roots: Iterable[Path], found_by: str, rank: int = 0) -> Iterator[Lead]:
+    def leads(self, roots: Iterable[Path], found_by: str, sure: Sure) -> Iterator[Lead]:
         """The folders among and below some others that are hosts; what is inside a host is left to it."""
         deadline = time.monotonic() + _EXPLORING_SECONDS
         level = [folder for folder in roots if os.path.isdir(folder)]
@@ -234,7 +289,7 @@ class _Explorer:
                     return
                 self._been_in.add(place)
                 if recognise(self._system, folder):
-                    yield Lead(folder, found_by=found_by, rank=rank)
+                    yield Lead(folder, found_by=found_by, sure=sure)
                 elif depth < _DEPTH:
                     deeper += self._system.folders(folder)
             level = deeper
@@ -274,6 +329,13 @@ def _in_known_places(system: System) -> Iterator[Lead]:
         for pattern in kind.places:
             for place in system.places(pattern):
                 yield Lead(place, kind.name, found_by="its usual place")
+        if kind.called:
+            yield from (
+                Lead(place, found_by="its usual name")
+                for root in _roots(system)
+                for place in system.places(kind.called, root)
+                if os.path.isdir(place)
+            )
     for pattern in LAUNCHER_PLACES:
         yield from (Lead(place, found_by="its launcher's usual place") for place in system.places(pattern))
 
@@ -284,19 +346,39 @@ def _of_processes(system: System, processes: list[Process]) -> Iterator[Lead]:
         script = process.script
         if script is None or script.name.lower() not in scripts:
             continue
-        if process.home is not None and not _same(process.home, system.home):
-            continue  # another user's, and theirs to teach
         for folder in (*script.parents[:4], *((process.folder,) if process.folder else ())):
             host = follow(system, Lead(folder))
             if host is None or script.name.lower() not in host.kind.scripts:
                 continue
             is_its_own = folder == script.parent or (host.python and _same(host.python.parent, process.python.parent))
             if is_its_own or not host.python:
-                yield Lead(folder, python=process.python, found_by=f"process {process.pid}", rank=1)
+                yield Lead(folder, python=process.python, found_by=f"process {process.pid}", sure=Sure.AT_HAND)
 
 
-def _with_processes(host: Host, processes: list[Process]) -> Host:
-    return replace(host, running=tuple(process for process in processes if _runs(host, process)))
+def _is_ours(system: System, process: Process) -> bool:
+    """Whether a process is this user's; another's is theirs to teach."""
+    return process.home is None or _same(process.home, system.home)
+
+
+def _at_hand(system: System) -> Iterator[Lead]:
+    """The host that the running Python belongs to, and the one that the current folder is a part of."""
+    for folder in system.python.parents[:_LEVELS_TO_PYTHON] if system.python else ():
+        host = follow(system, Lead(folder))
+        if host and host.python and system.python and _same(host.python.parent, system.python.parent):
+            yield Lead(folder, found_by="the Python that runs this", sure=Sure.AT_HAND)
+    here = around(system, system.folder) if system.folder else None
+    if here is not None:
+        yield Lead(here.folder, found_by="the current folder", sure=Sure.AT_HAND)
+
+
+def _with_processes(system: System, host: Host, processes: list[Process]) -> Host:
+    """A host with its processes; what one of them was started with counts, whatever others are started with."""
+    running = tuple(process for process in processes if _runs(host, process))
+    flags = next((p.flags for p in running if p.script and p.script.name.lower() in host.kind.scripts), host.flags)
+    if flags != host.flags and host.python and not host.kind.vendored:
+        package = spandrel_of(system, host.python, flags)
+        host = replace(host, flags=flags, spandrel=Spandrel(package) if package else None)
+    return replace(host, running=running)
 
 
 def _runs(host: Host, process: Process) -> bool:
@@ -315,35 +397,53 @@ def _each_once(hosts: list[Host]) -> list[Host]:
     """
     Each host once, however many things told of it.
 
-    A part of a host that has the same spandrel, or none, is that host. A Python that was seen at work is the right one.
+    A part of a host that has the same spandrel or Python, or none, is that host. A Python that was seen at work is the
+    right one.
     """
     by_folder: dict[str, Host] = {}
     for host in hosts:
         place = os.path.realpath(host.folder)
         known = by_folder.setdefault(place, host)
-        if host.python and (not known.python or (host.rank == 1 and host.spandrel)):
+        if host.python and (not known.python or (host.sure is Sure.AT_HAND and host.spandrel)):
             by_folder[place] = replace(known, python=host.python, spandrel=host.spandrel)
-    outermost = sorted(by_folder.items(), key=lambda item: len(Path(item[0]).parts))
-    kept: list[tuple[str, Host]] = []
-    for place, host in outermost:
-        around_it = [outer for folder, outer in kept if _is_inside(Path(place), Path(folder))]
-        if any(not host.spandrel or (outer.spandrel and host.uses(outer.spandrel.package)) for outer in around_it):
-            continue
-        kept.append((place, host))
-    return [host for _, host in kept]
+    kept: dict[str, Host] = {}
+    for place, host in sorted(by_folder.items(), key=lambda item: len(Path(item[0]).parts)):
+        around_it = [outer for folder, outer in kept.items() if _is_inside(Path(place), Path(folder))]
+        if not any(_is_one(host, outer) for outer in around_it):
+            kept[place] = host
+    return [kept[place] for place in by_folder if place in kept]
 
 
-def _numbered(hosts: list[Host]) -> Iterator[Host]:
+def _is_one(part: Host, outer: Host) -> bool:
+    """Whether a host inside another is nothing but a part of that."""
+    if part.spandrel is None or (outer.spandrel and part.uses(outer.spandrel.package)):
+        return True
+    return bool(part.python and outer.python and _same(part.python.parent, outer.python.parent))
+
+
+def _numbered(hosts: list[Host], is_complete: bool) -> Iterator[Host]:
     """
     The hosts in a fixed order and with their ids.
 
-    Those that are not found at every time come after the others, whose ids then stay the same.
+    First those that every run finds, by their folders, then those that exploring comes to, in its order: when it is cut
+    short, what it did come to has the same numbers. Where others are found is nothing that another run can count on, so
+    their ids follow from their folders, but for the only host of its kind.
     """
     order = list(dict.fromkeys(kind.id for kind in KINDS))
     count: dict[str, int] = {}
-    for host in sorted(hosts, key=lambda host: (order.index(host.kind.id), host.rank, str(host.folder).lower())):
+
+    def place(host: Host) -> tuple[int, Sure, str]:
+        has_a_place = host.sure is Sure.EXPLORED
+        return order.index(host.kind.id), host.sure, "" if has_a_place else str(host.folder).lower()
+
+    of_kind = [host.kind.id for host in hosts]
+    for host in sorted(hosts, key=place):
         count[host.kind.id] = number = count.get(host.kind.id, 0) + 1
-        yield replace(host, id=host.kind.id if number == 1 else f"{host.kind.id}-{number}")
+        is_only_one = is_complete and of_kind.count(host.kind.id) == 1
+        if host.sure > Sure.EXPLORED and not is_only_one:
+            yield replace(host, id=host.lasting_id)
+        else:
+            yield replace(host, id=host.kind.id if number == 1 else f"{host.kind.id}-{number}")
 
 
 def _models_folder(system: System, kind: Kind, folder: Path) -> Path | None:

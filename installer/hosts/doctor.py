@@ -20,7 +20,7 @@ from ..tree.manifest import MANIFEST_NAME
 from .discovery import Host, discover
 from .environment import python_in
 from .listen import listen
-from .locate import locate
+from .locate import flags_of, host_with, locate
 from .processes import Process
 from .programs.does_model_work import STEPS
 from .started import started
@@ -49,6 +49,7 @@ class Patient:
 
     Attributes:
         executable: its interpreter; None if it has none.
+        flags: what that is started with.
         package: the spandrel that it imports; None for the one that its interpreter finds.
         named_by: the options that name it on the command line.
         host: what is known of it; None where spandrel's own ways are all that counts.
@@ -60,6 +61,7 @@ class Patient:
     named_by: tuple[str, ...] = ()
     host: Host | None = None
     problem: str = ""
+    flags: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -70,7 +72,9 @@ class Patient:
 
 def patient_of_python(python: str | None) -> Patient:
     """The one that an interpreter belongs to, the running one by default."""
-    return Patient(python or sys.executable, named_by=("--python", python) if python is not None else ())
+    executable = python or sys.executable
+    named_by = ("--python", python) if python is not None else ()
+    return Patient(executable, None, named_by, host_with(executable), flags=flags_of(executable))
 
 
 def patient_of_target(target: Path) -> Patient:
@@ -95,7 +99,8 @@ def patient_of_host(host: Host, name: str) -> Patient:
         package = host.spandrel.package
         return Patient(str(host.python) if host.python else _python_around(package), package, named_by, host)
     problem = f"no Python was found in {host.folder}, where {host.kind.name} is"
-    return Patient(str(host.python) if host.python else None, None, named_by, host, "" if host.python else problem)
+    executable = str(host.python) if host.python else None
+    return Patient(executable, None, named_by, host, "" if host.python else problem, host.flags)
 
 
 def _python_around(package: Path) -> str:
@@ -227,7 +232,9 @@ class _Replay:
         self._begin(STEPS[0])
         arguments = [json.dumps(self.asked)]
         try:
-            ending = listen(executable, "does_model_work", arguments, _SILENT_SECONDS, self._hear)
+            ending = listen(
+                (executable, *self.patient.flags), "does_model_work", arguments, _SILENT_SECONDS, self._hear
+            )
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             self.steps.append(Step("python", False, f"{executable} cannot be run ({reason})", "no python"))

@@ -30,6 +30,8 @@ class Interpreter:
         version, prefix: as it reports them.
         spandrel: the folder of the spandrel it would import, if any.
         also: other spandrels on its path, which that one hides.
+        left_out: other spandrels that it would find without its flags.
+        flags: what it was started with.
         looked_in: its path.
     """
 
@@ -39,6 +41,13 @@ class Interpreter:
     spandrel: Path | None
     also: tuple[Path, ...]
     looked_in: tuple[str, ...]
+    left_out: tuple[Path, ...] = ()
+    flags: tuple[str, ...] = ()
+
+    @property
+    def started(self) -> tuple[str, ...]:
+        """The words that start it again."""
+        return (self.executable, *self.flags)
 
 
 def running_interpreter() -> Interpreter:
@@ -47,16 +56,17 @@ def running_interpreter() -> Interpreter:
     if getattr(sys.modules.get("__main__"), "__package__", None) and sys.path[:1] in ([""], [os.getcwd()]):
         del sys.path[0]
     try:
-        return _interpreter(where_is_spandrel.answer())
+        return _interpreter(where_is_spandrel.answer(), own_flags())
     finally:
         sys.path[:] = path
 
 
-def other_interpreter(executable: str, whose: str = "") -> Interpreter:
+def other_interpreter(executable: str, whose: str = "", flags: Sequence[str] = ()) -> Interpreter:
     """
     Starts another interpreter and asks it.
 
     Args:
+        flags: what its host starts it with.
         whose: the application that it was found with, unless the user named the interpreter itself.
 
     Raises:
@@ -68,7 +78,7 @@ def other_interpreter(executable: str, whose: str = "") -> Interpreter:
         told, check = f"{executable}, the Python of {whose},", f"repair {whose}"
         remedy = f"{check}, or point --target at its site-packages folder"
     try:
-        child = _ask(executable, "where_is_spandrel", [], _PROBE_SECONDS)
+        child = _ask((executable, *flags), "where_is_spandrel", [], _PROBE_SECONDS)
         answer = json.loads((child.stdout.splitlines() or ["null"])[-1]) if child.returncode == 0 else None
     except subprocess.TimeoutExpired as error:
         raise AetherInstallError(
@@ -85,10 +95,10 @@ def other_interpreter(executable: str, whose: str = "") -> Interpreter:
             "--target at its site-packages folder",
             details=child.stderr.strip(),
         )
-    return _interpreter(answer)
+    return _interpreter(answer, tuple(flags))
 
 
-def _interpreter(answer: dict[str, Any]) -> Interpreter:
+def _interpreter(answer: dict[str, Any], flags: tuple[str, ...]) -> Interpreter:
     return Interpreter(
         executable=str(answer["executable"]),
         version=str(answer["version"]),
@@ -96,17 +106,22 @@ def _interpreter(answer: dict[str, Any]) -> Interpreter:
         spandrel=Path(answer["spandrel"]) if answer["spandrel"] else None,
         also=tuple(map(Path, answer["also"])),
         looked_in=tuple(answer["looked_in"]),
+        left_out=tuple(map(Path, answer["left_out"])),
+        flags=flags,
     )
 
 
-def self_test(executable: str, package: Path) -> str | None:
+def self_test(python: Sequence[str], package: Path) -> str | None:
     """
     Has an interpreter import the spandrel in a folder and run a small AetherNet of each architecture.
+
+    Args:
+        python: the words that start it.
 
     Returns None if it does, else what the interpreter said.
     """
     try:
-        child = _ask(executable, "does_aethernet_load", [str(package)], _SELF_TEST_SECONDS)
+        child = _ask(python, "does_aethernet_load", [str(package)], _SELF_TEST_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
         return _reason(error)
     if child.returncode == 0 and child.stdout.split()[-1:] == ["yes"]:
@@ -114,20 +129,29 @@ def self_test(executable: str, package: Path) -> str | None:
     return (child.stderr or child.stdout).strip() or f"exit status {child.returncode}, without a word"
 
 
-def command_line(executable: str, question: str, arguments: Sequence[str]) -> list[str]:
-    """What runs one of our programs in an interpreter, leaving no bytecode."""
+def command_line(python: Sequence[str], question: str, arguments: Sequence[str]) -> list[str]:
+    """
+    What runs one of our programs in an interpreter, leaving no bytecode.
+
+    Args:
+        python: the words that start it.
+    """
+    executable, *flags = python
     if os.sep in executable or (os.altsep and os.altsep in executable):
         executable = os.path.abspath(executable)
-    return [executable, *_own_flags(executable), "-B", "-c", program(question), *arguments]
+    return [executable, *flags, "-B", "-c", program(question), *arguments]
 
 
-def _own_flags(executable: str) -> list[str]:
-    """What the running interpreter was told of where to import from goes for another process of it."""
-    if executable != sys.executable:
-        return []
-    if sys.flags.isolated:
-        return ["-I"]
-    return [*["-E"] * sys.flags.ignore_environment, *["-s"] * sys.flags.no_user_site]
+def own_flags() -> tuple[str, ...]:
+    """
+    What the running interpreter was told of where to import from, which goes for another process of it.
+
+    An embedded Python says of itself that it is isolated, however it was started, and has the user's own packages on
+    its path all the same.
+    """
+    if sys.flags.isolated and sys.flags.no_user_site:
+        return ("-I",)
+    return ("-E",) * sys.flags.ignore_environment + ("-s",) * sys.flags.no_user_site
 
 
 def environment() -> dict[str, str]:
@@ -144,9 +168,11 @@ def environment() -> dict[str, str]:
     return variables
 
 
-def _ask(executable: str, question: str, arguments: list[str], seconds: float) -> subprocess.CompletedProcess[str]:
+def _ask(
+    python: Sequence[str], question: str, arguments: list[str], seconds: float
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command_line(executable, question, arguments),
+        command_line(python, question, arguments),
         capture_output=True,
         encoding="utf-8",
         errors="replace",

@@ -48,6 +48,8 @@ class Kind:
         systems: where it exists.
         configurations: files that tell where it lives.
         scripts: the programs that its Python runs.
+        flags: those of Python's options that it is started with and that decide what is imported, unless a file that
+            starts it or a running process says otherwise.
         suffixes: of the model files that it lists.
         reader: whether it reads a pickle by spandrel's own unpickler or by torch's ``weights_only``.
         archive_rule: a pattern for the names inside a ``.pth`` archive that it accepts; empty if it does not look.
@@ -73,6 +75,7 @@ class Kind:
     systems: Systems = _ALL
     configurations: tuple[Configuration, ...] = ()
     scripts: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
     suffixes: tuple[str, ...] = (".pth", ".pt", ".ckpt", ".safetensors")
     reader: Literal["spandrel", "weights_only"] = "spandrel"
     archive_rule: str = ""
@@ -139,6 +142,7 @@ KINDS = (
         environments=("python_embeded",),
         models=("ComfyUI/models/upscale_models",),
         called="ComfyUI_windows_portable",
+        flags=("-s",),
         systems=("windows",),
         restart="close its console and start its .bat file again",
     ),
@@ -251,6 +255,7 @@ KINDS = (
         models=("Models/upscale_models", "Models/ESRGAN"),
         configurations=(SWARMUI_BACKENDS,),
         scripts=("main.py",),
+        flags=("-s",),
         suffixes=COMFYUI.suffixes,
         reader="weights_only",
         restart="restart its backend under *Server*, *Backends*",

@@ -23,7 +23,7 @@ def resolve(value: str, discovery: Discovery | None = None, system: System | Non
     system = system or this_system()
     discovery = discovery or discover(system=system)
     for host in discovery.hosts:
-        if host.id == value.lower():
+        if value.lower() in (host.id, host.lasting_id):
             return host
     folder = Path(os.path.abspath(os.path.expanduser(value)))
     if not os.path.isdir(folder):
@@ -61,7 +61,8 @@ def locate_host(host: Host) -> Located:
     named_by = ("--host", str(host.folder))
     if host.kind.vendored and host.spandrel is not None:
         return Located(Spandrel(host.spandrel.package), named_by=named_by)
-    interpreter = other_interpreter(executable_of(host), whose=f"{host.kind.name} in {host.folder}")
+    whose = f"{host.kind.name} in {host.folder}"
+    interpreter = other_interpreter(executable_of(host), whose, host.flags)
     if interpreter.spandrel is None:
         raise AetherInstallError(
             f"{host.kind.name} in {host.folder} has no spandrel; start it once, so that it installs what it needs, or "

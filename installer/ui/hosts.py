@@ -210,7 +210,7 @@ def _command(described: list[dict[str, Any]], hosts: Sequence[Host]) -> str:
         return "None that can use AetherNet models has a spandrel yet; start them once, so that they install it."
     if not left:
         return "All that have a spandrel and can use AetherNet models load them."
-    only_searched = [host for host in left if host.rank == 2]
+    only_searched = [host for host in left if host.is_named_only]
     commands = [f"aether-install spandrel --host {typed([str(host.folder)])}" for host in only_searched]
     if len(left) > len(only_searched):
         commands.insert(0, TEACH_ALL)

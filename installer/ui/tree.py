@@ -135,6 +135,8 @@ def _whereabouts(located: Located, outcome: Outcome) -> Iterator[tuple[str, str]
         yield "prefix", located.interpreter.prefix
         for other in located.interpreter.also:
             yield "not used", f"{other}, which the one above hides"
+        for other in located.interpreter.left_out:
+            yield "not used", f"{other}, since {' '.join(located.interpreter.flags)} leaves out the user's own packages"
     shipped, there = outcome.facts.shipped.version, outcome.facts.manifest
     yield "payload", f"{there.version if there else 'none'} installed, {shipped} available"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from aether_install.hosts.discovery import Host, discover
 from aether_install.hosts.environment import python_in, spandrel_of
 from aether_install.hosts.kinds import KINDS
 from aether_install.hosts.processes import Process, parse_ps
+from aether_install.hosts.selection import resolve
 from aether_install.hosts.system import System
 
 
@@ -375,6 +377,49 @@ def test_a_home_with_very_many_folders_is_not_waited_for(tmp_path: Path, monkeyp
     found = discover(system=system)
     assert not found.complete
     assert [host.folder for host in found.hosts] == [comfy], "what is noted is found all the same"
+
+
+def test_an_id_is_that_of_one_host_however_long_exploring_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = linux(tmp_path)
+    for place in ("Documents/b/ComfyUI", "z/ComfyUI", "a/b/ComfyUI", "ComfyUI", "Desktop/c/x", "SwarmUI"):
+        touch(system.home / place, *COMFYUI)
+    # Noted, and a part of another that only exploring comes to.
+    touch(system.home / "m" / "swarm", "src/SwarmUI.csproj", "Models/", "dlbackend/ComfyUI/venv/bin/python")
+    inner = touch(system.home / "m" / "swarm" / "dlbackend" / "ComfyUI", *COMFYUI)
+    note(
+        system.home / ".config" / "comfy-cli" / "config.ini",
+        f"[DEFAULT]\ndefault_workspace = {str(inner).removeprefix(str(tmp_path))}\n",
+    )
+    running = touch(tmp_path / "far" / "ComfyUI", *COMFYUI)
+    other = touch(tmp_path / "other" / "ComfyUI", *COMFYUI)
+    named: dict[str, Path] = {}
+    numbers = set()
+    for seconds in range(30):
+        for folder, searched in ((None, ()), (running, ()), (other, (running,)), (running, (other,))):
+            process = [Process(7, Path("/python"), (str(folder / "main.py"),))] if folder else []
+            machine = Pretended("linux", {}, system.home, processes=lambda p=process: p, disk=tmp_path)  # type: ignore[misc]
+            clock = itertools.count()
+            with monkeypatch.context() as patch:
+                patch.setattr("aether_install.hosts.discovery._EXPLORING_SECONDS", seconds)
+                patch.setattr("aether_install.hosts.discovery.time.monotonic", lambda c=clock: next(c))
+                found = discover(searched, machine)
+            numbers.add(len(found.hosts))
+            for host in found.hosts:
+                assert named.setdefault(host.id, host.folder) == host.folder, (seconds, host.id)
+                assert resolve(host.lasting_id, found, machine) == host
+    assert max(numbers) == 8, "one is too deep"
+    assert len(numbers) > 3, "it was cut short here and there"
+
+
+def test_the_only_one_of_its_kind_has_a_plain_name(tmp_path: Path) -> None:
+    system = linux(tmp_path)
+    folder, other = (touch(tmp_path / name / "ComfyUI", *COMFYUI) for name in ("one", "other"))
+    assert by_id(system, folder)["comfyui"].folder == folder
+    assert "comfyui" not in by_id(system, folder, other), "which of them it is would be chance"
+    touch(system.home / "ComfyUI", *COMFYUI)
+    assert by_id(system, folder, other)["comfyui"].folder == system.home / "ComfyUI"
 
 
 def test_the_tables_of_paths_are_plain_data() -> None:

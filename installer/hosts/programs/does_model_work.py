@@ -29,6 +29,7 @@ import math
 import os
 import platform
 import re
+import site
 import warnings
 import zipfile
 from typing import Any, Callable, Dict, List, Optional, TextIO, Tuple
@@ -106,7 +107,15 @@ class Replay:
             raise StepError(
                 "old spandrel", "spandrel %s has no registry of the kind that 0.3.0 and later have" % version
             )
-        return "%s in %s" % (version, self.package)
+        return "%s in %s%s" % (version, self.package, self._left_out())
+
+    def _left_out(self) -> str:
+        """Of a spandrel among the user's own packages, where this Python was told to leave those out."""
+        package = os.path.join(site.getusersitepackages(), "spandrel")
+        is_told_so = sys.flags.no_user_site and sys.prefix == sys.base_prefix
+        if not is_told_so or not os.path.isfile(os.path.join(package, "__init__.py")):
+            return ""
+        return ", and not %s, since it is started without the user's own packages" % package
 
     def taught(self) -> str:
         ids = [str(support.architecture.id) for support in self.library.MAIN_REGISTRY]

@@ -1,7 +1,8 @@
 """
 Prints, as JSON, this interpreter's version and prefix and which spandrel it would import, without importing it.
 
-``spandrel`` is a folder or null, ``also`` other folders further down the path, ``looked_in`` the path itself.
+``spandrel`` is a folder or null, ``also`` other folders further down the path, ``looked_in`` the path itself, and
+``left_out`` a folder among the user's own packages, where a flag keeps them off the path.
 """
 
 import sys
@@ -14,8 +15,9 @@ import importlib.util
 import json
 import os
 import platform
+import site
 from importlib.machinery import ModuleSpec
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 
 def _package_of(spec: Optional[ModuleSpec]) -> Optional[str]:
@@ -32,6 +34,13 @@ def _is_closed(package: str) -> bool:
     except OSError:
         pass
     return False
+
+
+def _left_out() -> List[str]:
+    if not sys.flags.no_user_site or sys.prefix != sys.base_prefix:
+        return []
+    package = os.path.join(site.getusersitepackages(), "spandrel")
+    return [package] if os.path.isfile(os.path.join(package, "__init__.py")) else []
 
 
 def answer() -> Dict[str, Any]:
@@ -51,6 +60,7 @@ def answer() -> Dict[str, Any]:
         "prefix": sys.prefix,
         "spandrel": found,
         "also": others,
+        "left_out": _left_out(),
         "looked_in": [os.path.abspath(entry) for entry in sys.path],
     }
 

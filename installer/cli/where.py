@@ -87,7 +87,13 @@ def on_each(
     if changes:
         view.described["restart"] = []
     tells_if_none = where.is_default and teaches
-    if view.described["changed"] or tells_if_none:
+    is_installed = view.described["state"] == "installed"
+    if not changes and is_installed and where.target is None:
+        from ..hosts.discovery import discover
+        from ..ui.hosts import with_stale
+
+        view = with_stale(view, discovery or discover())
+    if view.described["changed"] or tells_if_none or (teaches and is_installed):
         from ..hosts.discovery import discover
         from ..ui.hosts import with_users
 

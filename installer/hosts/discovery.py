@@ -19,6 +19,7 @@ from .configuration import LAUNCHER_PLACES, LAUNCHERS, Configuration, Lead, Sure
 from .environment import python_in, site_packages_in, spandrel_of
 from .kinds import KINDS, Kind
 from .processes import Process
+from .started import started_before
 from .starting import starting_flags
 from .system import System, this_system
 
@@ -86,6 +87,14 @@ class Host:
         except Exception:
             # Whatever is the matter with one spandrel, the other hosts are to be told of.
             return None
+
+    @property
+    def to_restart(self) -> tuple[Process, ...]:
+        """Its processes that know its spandrel as that was before it was taught, or before it was taught anew."""
+        spandrel = self.spandrel
+        if spandrel is None or not os.path.isdir(spandrel.payload):
+            return ()
+        return tuple(process for process in self.running if started_before(process.pid, spandrel))
 
     def uses(self, package: Path) -> bool:
         """Whether its spandrel is the one in a folder."""

@@ -7,7 +7,6 @@ import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,14 +15,12 @@ from typing import Any
 from ..errors import AetherInstallError
 from ..tree.commands import Progress, status
 from ..tree.layout import Spandrel
-from ..tree.manifest import MANIFEST_NAME
 from .discovery import Host, discover
 from .environment import python_in
 from .listen import listen
 from .locate import flags_of, host_with, locate
-from .processes import Process
+from .processes import named
 from .programs.does_model_work import STEPS
-from .started import started
 from .system import this_system
 
 _SILENT_SECONDS = 900
@@ -188,15 +185,14 @@ def examine(patient: Patient, file: Path | None, progress: Progress) -> Diagnosi
     if patient.problem:
         steps = [replace(step, detail=patient.problem) if step.cause == "no spandrel" else step for step in steps]
     package = replay.package or patient.package
-    stale = (
-        list(_started_before(package)) if package and any(step.name == "taught" and step.ok for step in steps) else []
-    )
+    is_taught = any(step.name == "taught" and step.ok for step in steps)
+    using = discover().using(package) if package and is_taught else []
+    stale = [host for host in using if host.to_restart]
     if stale:
         steps = [_not_yet_taught(step, stale) if step.name == "taught" else step for step in steps]
     is_no_host = not patient.named_by and steps[-1].cause in ("no torch", "no spandrel")
     others = tuple(host for host in discover().hosts if host.python and host.kind.usable) if is_no_host else ()
-    to_restart = tuple({host.id: host for host, _ in stale}.values())
-    return Diagnosis(patient, path, tuple(steps), package, others, to_restart)
+    return Diagnosis(patient, path, tuple(steps), package, others, tuple(stale))
 
 
 def request(patient: Patient, path: Path | None, folder: str) -> dict[str, Any]:
@@ -262,17 +258,7 @@ class _Replay:
             self._begin(answer["step"])
 
 
-def _started_before(package: Path) -> Iterator[tuple[Host, Process]]:
-    """The hosts that run and were started before their spandrel became what it is; they know what was there then."""
-    spandrel = Spandrel(package)
-    times = [path.stat().st_mtime for path in (spandrel.registry, spandrel.payload / MANIFEST_NAME) if path.is_file()]
-    for host in discover().using(package):
-        for process in host.running:
-            since = started(process.pid)
-            if since is not None and since < max(times, default=0):
-                yield host, process
-
-
-def _not_yet_taught(step: Step, stale: list[tuple[Host, Process]]) -> Step:
-    who = ", ".join(f"{host.kind.name} (process {process.pid})" for host, process in stale)
-    return replace(step, ok=False, detail=f"{step.detail}; {who} was started before", cause="restart")
+def _not_yet_taught(step: Step, stale: list[Host]) -> Step:
+    who = " and ".join(f"{host.kind.name} ({named(host.to_restart)})" for host in stale)
+    verb = "was" if len(stale) == 1 else "were"
+    return replace(step, ok=False, detail=f"{step.detail}; {who} {verb} started before", cause="restart")

@@ -49,6 +49,12 @@ class Process:
         return Path(os.path.normpath((self.folder or Path()) / program))
 
 
+def named(processes: Sequence[Process]) -> str:
+    """Processes by their numbers, as a part of a sentence."""
+    *most, last = (str(process.pid) for process in processes)
+    return f"processes {', '.join(most)} and {last}" if most else f"process {last}"
+
+
 def taken_apart(arguments: Sequence[str]) -> tuple[tuple[str, ...], str | None]:
     """
     What follows an interpreter on a command line, as far as its program.

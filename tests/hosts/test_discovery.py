@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -206,6 +207,34 @@ def test_running_hosts_are_told_to_be_restarted(machine: Machine, command: Calla
             assert f"Restart SwarmUI, which is running (process {process.pid})" in shown
         assert not command("uninstall", "--host", "swarmui")["restart"], "nothing was changed"
     assert not any(host["running"] for host in command("hosts")["hosts"])
+
+
+def test_a_host_that_runs_since_before_it_was_taught_is_not_said_to_load_anything(
+    machine: Machine, command: Callable[..., Any]
+) -> None:
+    folder, python = machine.folders["swarmui"] / "dlbackend" / "ComfyUI", machine.python("swarmui")
+    shown = functools.partial(aether_install, env=machine.environment)
+    with (
+        running(machine, python, folder, "main.py") as first,
+        running(machine, python, folder, "launch.py") as second,
+    ):
+        command("spandrel", "--all", "--no-verify")
+        assert [host["id"] for host in command("hosts")["hosts"] if host["restart"]] == ["swarmui"]
+        lines = shown("hosts").stdout.splitlines()
+        assert lines[-1].endswith("load them, once they were restarted.")
+        numbers = " and ".join(map(str, sorted((first.pid, second.pid))))
+        assert any(f"Restart SwarmUI, which runs (processes {numbers}) since before" in line for line in lines)
+        for options in (["--host", "swarmui"], ["--python", python]):
+            assert command("status", *options)["restart"] is True
+            assert "which SwarmUI will once restarted" in shown("status", *options).stdout.splitlines()[0]
+            assert command("spandrel", *options, "--no-verify")["restart"] == ["SwarmUI"], "though nothing was changed"
+        assert command("status", "--host", "forge")["restart"] is False
+        results = command("status", "--all")["results"]
+        assert [result["host"] for result in results if result["restart"]] == ["swarmui"]
+    with running(machine, python, folder, "main.py"):
+        assert not any(host["restart"] for host in command("hosts")["hosts"]), "it was started since"
+        assert command("status", "--host", "swarmui")["restart"] is False
+    command("uninstall", "--all")
 
 
 def test_a_running_host_is_found_wherever_it_lives(

@@ -217,21 +217,26 @@ def test_a_host_that_runs_since_before_it_was_taught_is_to_be_restarted(
     (folder / "main.py").write_text("import time\nprint('runs', flush=True)\ntime.sleep(600)\n")
     monkeypatch.setenv("HOME", str(tmp_path))
     running = subprocess.Popen([environment.python, "main.py"], cwd=folder, stdout=subprocess.PIPE)
+    worker = subprocess.Popen([environment.python, "-c", "input()"], cwd=folder, stdin=subprocess.PIPE)
     try:
         assert running.stdout is not None
         assert running.stdout.readline() == b"runs\n"
         install(Spandrel(environment.spandrel), progress=quietly)
         with spandrel_of(environment.site_packages):
             stale = in_process.aether_json("doctor", DEMO, "--host", folder)
-            running.kill()
-            running.wait()
+            for process in (running, worker):
+                process.kill()
+                process.wait()
             well = in_process.aether_json("doctor", DEMO, "--host", folder)
     finally:
-        running.kill()
-        running.wait()
+        for process in (running, worker):
+            process.kill()
+            process.wait()
     assert (stale["ok"], stale["host"]) == (False, "comfyui")
     assert [step["step"] for step in stale["steps"] if not step["ok"]] == ["taught"], stale
     assert str(running.pid) in stale["steps"][STEPS.index("taught")]["detail"]
+    numbers = " and ".join(map(str, sorted((running.pid, worker.pid))))
+    assert f"; ComfyUI (processes {numbers}) was started before" in stale["steps"][STEPS.index("taught")]["detail"]
     assert stale["advice"] == ["Restart ComfyUI, which was started before: stop main.py and start it again."]
     assert well["ok"] is True
 

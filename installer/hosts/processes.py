@@ -51,7 +51,7 @@ class Process:
 
 def named(processes: Sequence[Process]) -> str:
     """Processes by their numbers, as a part of a sentence."""
-    *most, last = (str(process.pid) for process in processes)
+    *most, last = [str(process.pid) for process in processes] or ["unknown"]
     return f"processes {', '.join(most)} and {last}" if most else f"process {last}"
 
 

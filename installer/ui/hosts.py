@@ -56,12 +56,14 @@ def hosts_view(discovery: Discovery, searched: Sequence[Path]) -> View:
         described.append(_described(host, version, state))
         told = "installed, to be restarted" if described[-1]["restart"] else state or "cannot be read"
         view.rows.append((host.id, _place(host), version or "", told, _plain(models), running))
-    view.described = {"hosts": described}
+    left_out = [{"name": host.kind.name, "folder": str(host.folder)} for host in discovery.of_others]
+    view.described = {"hosts": described, "left_out": left_out}
     notes = [f"{host.kind.name}: {_plain(host.kind.note)}." for host in hosts if host.kind.note]
     view.advice += dict.fromkeys(notes)
     view.advice += [f"{folder} is not a folder." for folder in searched if not os.path.isdir(folder)]
     if not discovery.complete:
         view.advice.append("There was no time to look into every folder; name that of a missing one with --search.")
+    view.advice += map(_left_to_others, discovery.of_others)
     stale = [host for host, facts in zip(hosts, described, strict=True) if facts["restart"]]
     view.advice += _restart_stale(stale)
     view.advice.append(_command(described, hosts) if hosts else _where_else())
@@ -220,6 +222,15 @@ def _restart(hosts: Iterable[Host]) -> list[str]:
         processes = named(host.running[:3])
         lines.append(f"Restart {host.kind.name}, which is running ({processes}): {_plain(host.kind.restart)}.")
     return lines
+
+
+def _left_to_others(host: Host) -> str:
+    homes = {process.home for process in host.running if process.home}
+    whose = f", whose home is {' or '.join(map(str, sorted(homes)))}" if homes else ""
+    return (
+        f"{host.kind.name} in {host.folder} is left out: another user runs it ({named(host.running)}){whose}. As that "
+        f"user run this again, or name it with --host {typed([str(host.folder)])}."
+    )
 
 
 def _restart_stale(hosts: Iterable[Host]) -> list[str]:

@@ -16,7 +16,7 @@ import environments
 import in_process
 import pytest
 from applications import in_readme
-from environments import REPOSITORY, Snapshot, aether_install, aether_json
+from environments import REPOSITORY, Snapshot, aether_install, aether_json, make_environment
 from machines import COMFYUI, Machine, machine_with_fourteen_hosts, touch
 
 from aether_install.hosts.discovery import Discovery, discover
@@ -46,13 +46,15 @@ def snapshot(root: Path, *, bytecode: bool = False) -> Snapshot:
 
 
 @contextmanager
-def running(machine: Machine, python: Path, folder: Path, script: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that runs a script in a folder and waits."""
+def running(
+    machine: Machine, python: Path, folder: Path, script: str, home: Path | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """A process that runs a script in a folder and waits; of whoever lives in ``home``."""
     (folder / script).write_text("import sys; print('running', flush=True); sys.stdin.read()\n")
     process = subprocess.Popen(
         [python, "-s", script, "--listen"],
         cwd=folder,
-        env=machine.environment,
+        env={**machine.environment, **({"HOME": str(home)} if home else {})},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -250,6 +252,25 @@ def test_a_running_host_is_found_wherever_it_lives(
         assert new["python"] == str(machine.python("comfyui-4")), "the Python that runs it, wherever that is"
         assert str(process.pid) in new["found_by"]
     assert [host["id"] for host in command("hosts")["hosts"]] == ids
+
+
+def test_a_host_that_another_user_runs_is_left_out_with_a_word(machine: Machine, tmp_path: Path) -> None:
+    """As with sudo, whose home is not that of the user whose applications run."""
+    folder = touch(tmp_path / "theirs" / "ComfyUI", *COMFYUI)
+    make_environment(folder / "venv", borrow=False)
+    python, home = folder / "venv" / "bin" / "python", tmp_path / "theirs"
+    with running(machine, python, folder, "main.py", home) as process:
+        told = aether_json("hosts", env=machine.environment)
+        assert str(folder) not in [host["folder"] for host in told["hosts"]]
+        assert told["left_out"] == [{"name": "ComfyUI", "folder": str(folder)}]
+        shown = aether_install("hosts", env=machine.environment).stdout
+        (line,) = (line for line in shown.splitlines() if "left out" in line)
+        assert f"(process {process.pid}), whose home is {home}" in line
+        assert f"--host {folder}" in line
+        named = aether_json("spandrel", "--host", folder, "--no-verify", env=machine.environment)
+        assert (named["state"], named["restart"]) == ("installed", ["ComfyUI"])
+        assert aether_json("hosts", "--search", folder, env=machine.environment)["left_out"] == []
+    assert aether_json("hosts", env=machine.environment)["left_out"] == []
 
 
 def test_searching_changes_no_id(machine: Machine, command: Callable[..., Any], tmp_path: Path) -> None:

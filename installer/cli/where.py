@@ -120,10 +120,12 @@ def _located(console: Console, where: Where) -> Located:
             from ..hosts.discovery import discover
             from ..ui.hosts import how_to_teach, teachable, tool_environment
 
-            hosts = discover().hosts
+            discovery = discover()
+            hosts, here = discovery.hosts, discovery.around(Path.cwd())
             # A spandrel that was installed here would be one that no application uses.
             is_for_others = teachable(hosts) or tool_environment(Path(sys.prefix))
-            error.message = f"{error.complaint if is_for_others else error.message}; {how_to_teach(hosts)}"
+            way_out = how_to_teach(hosts, here)
+            error.message = f"{error.complaint if is_for_others else error.message}; {way_out}"
         raise
 
 

@@ -116,6 +116,10 @@ class Discovery:
     complete: bool = True
     of_others: tuple[Host, ...] = ()
 
+    def around(self, folder: Path) -> Host | None:
+        """The host that a folder is a part of."""
+        return next((host for host in self.hosts if _is_inside(folder, host.folder)), None)
+
     def using(self, package: Path) -> list[Host]:
         """The hosts that import the spandrel in a folder."""
         return [host for host in self.hosts if host.uses(package)]

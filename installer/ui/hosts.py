@@ -163,9 +163,20 @@ def tool_environment(prefix: Path) -> str:
     return "pipx" if (prefix / "pipx_metadata.json").is_file() else ""
 
 
-def how_to_teach(hosts: Sequence[Host]) -> str:
-    """Which applications there are, and the command that teaches them, as a part of a sentence."""
+def how_to_teach(hosts: Sequence[Host], here: Host | None = None) -> str:
+    """
+    Which applications there are, and the command that teaches them, as a part of a sentence.
+
+    Args:
+        here: the one in whose folder this was asked.
+    """
     usable = teachable(hosts)
+    if here is not None and here.spandrel and here in usable:
+        version, state = here.spandrel.version or "of unknown version", here.state or "which cannot be read"
+        return (
+            f"{here.kind.name}, in whose folder this is, has one: spandrel {version}, {state}; for that one add "
+            f"`--host {typed([str(here.folder)])}`"
+        )
     if not usable:
         return _where_else().rstrip(".").replace("Name", f"{_none_found(hosts)}; name", 1)
     names = ", ".join(dict.fromkeys(host.kind.name for host in usable))

@@ -16,7 +16,7 @@ from pathlib import Path
 from ..tree.commands import status
 from ..tree.layout import Spandrel
 from .configuration import LAUNCHER_PLACES, LAUNCHERS, Configuration, Lead, Sure
-from .environment import python_in, site_packages_in, spandrel_of
+from .environment import python_in, site_packages_in, spandrel_of, why_it_cannot_start
 from .kinds import KINDS, Kind
 from .processes import Process
 from .started import started_before
@@ -53,6 +53,8 @@ class Host:
         found_by: what told of it.
         sure: see ``Lead``.
         flags: what it starts its interpreter with, as far as that decides what is imported.
+        problem: what keeps its interpreter from starting, in words that follow the name of that; empty if nothing is
+            known to.
     """
 
     id: str
@@ -65,6 +67,15 @@ class Host:
     found_by: str = ""
     sure: Sure = Sure.NOTED
     flags: tuple[str, ...] = ()
+    problem: str = ""
+
+    @property
+    def way_out(self) -> str:
+        """What to do where its interpreter does not start, as a part of a sentence."""
+        repair = f"repair {self.kind.name}"
+        if self.spandrel is None:
+            return repair
+        return f"{repair}, or teach its spandrel with `aether-install spandrel --target {self.spandrel.site_packages}`"
 
     @property
     def is_named_only(self) -> bool:
@@ -229,6 +240,7 @@ def follow(system: System, lead: Lead) -> Host | None:
         found_by=lead.found_by,
         sure=lead.sure,
         flags=flags,
+        problem=why_it_cannot_start(system, python) if python else "",
     )
 
 
@@ -417,8 +429,9 @@ def _each_once(hosts: list[Host]) -> list[Host]:
     for host in hosts:
         place = os.path.realpath(host.folder)
         known = by_folder.setdefault(place, host)
-        if host.python and (not known.python or (host.sure is Sure.AT_HAND and host.spandrel)):
-            by_folder[place] = replace(known, python=host.python, spandrel=host.spandrel)
+        is_without = not known.python or bool(known.problem)
+        if host.python and not host.problem and (is_without or (host.sure is Sure.AT_HAND and host.spandrel)):
+            by_folder[place] = replace(known, python=host.python, spandrel=host.spandrel, problem="")
     kept: dict[str, Host] = {}
     for place, host in sorted(by_folder.items(), key=lambda item: len(Path(item[0]).parts)):
         around_it = [outer for folder, outer in kept.items() if _is_inside(Path(place), Path(folder))]

@@ -95,16 +95,18 @@ def patient_of_host(host: Host, name: str) -> Patient:
     if host.kind.vendored and host.spandrel is not None:
         package = host.spandrel.package
         return Patient(str(host.python) if host.python else _python_around(package), package, named_by, host)
-    problem = f"no Python was found in {host.folder}, where {host.kind.name} is"
-    executable = str(host.python) if host.python else None
-    return Patient(executable, None, named_by, host, "" if host.python else problem, host.flags)
+    if host.python and not host.problem:
+        return Patient(str(host.python), None, named_by, host, flags=host.flags)
+    nowhere = f"no Python was found in {host.folder}, where {host.kind.name} is"
+    problem = f"{host.python} {host.problem}" if host.python else nowhere
+    return Patient(None, None, named_by, host, problem)
 
 
 def _python_around(package: Path) -> str:
     """The interpreter of the environment whose site-packages folder holds a package, else the running one."""
     environments = package.parents[2:4] if package.parent.name == "site-packages" else ()
     pythons = (python_in(this_system(), folder) for folder in environments)
-    return next((str(python) for python in pythons if python), sys.executable)
+    return next((str(python) for python in pythons if python and os.path.isfile(python)), sys.executable)
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,8 @@ def examine(patient: Patient, file: Path | None, progress: Progress) -> Diagnosi
         file: the model; None for a small one of our own making.
     """
     if patient.executable is None:
-        return Diagnosis(patient, file, (Step("python", False, patient.problem, "no python"),))
+        cause = "does not start" if patient.host and patient.host.python else "no python"
+        return Diagnosis(patient, file, (Step("python", False, patient.problem, cause),))
     path = Path(os.path.abspath(file)) if file else None
     with tempfile.TemporaryDirectory(prefix="aether-install-") as folder:
         replay = _Replay(patient, request(patient, path, folder), progress)

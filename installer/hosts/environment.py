@@ -22,9 +22,39 @@ _EMBEDDED = re.compile(r"python3(\d+)\.(?:_pth|dll)")
 
 
 def python_in(system: System, folder: Path) -> Path | None:
-    """The interpreter of an environment: a venv, a conda environment, an embedded or a standalone Python."""
-    candidates = (path for pattern in _PYTHONS for path in system.places(pattern, folder))
-    return next((path for path in candidates if os.path.isfile(path) and "config" not in path.name), None)
+    """
+    The interpreter of an environment: a venv, a conda environment, an embedded or a standalone Python.
+
+    One that is a link to nothing is told too, if there is no other; see ``why_it_cannot_start``.
+    """
+    candidates = [path for pattern in _PYTHONS for path in system.places(pattern, folder) if "config" not in path.name]
+    dangling = (path for path in candidates if os.path.islink(path) and not os.path.exists(path))
+    return next(filter(os.path.isfile, candidates), None) or next(dangling, None)
+
+
+def why_it_cannot_start(system: System, python: Path) -> str:
+    """What keeps an interpreter from starting, in words that follow its name; empty if its files tell of nothing."""
+    if _is_gone(python):
+        target = os.path.realpath(python)
+        return f"is a link to {target}, which is not there" if os.path.islink(python) else "is not there"
+    # Elsewhere it is a link to the Python that it was made with. Here it is a program that starts that one.
+    if system.platform == "windows" and python.parent.name == "Scripts":
+        home = _settings(system.read(python.parent.parent / "pyvenv.cfg") or "").get("home", "")
+        base = system.path(home)
+        if base and _is_gone(base / "python.exe"):
+            return f"was made with the Python in {home}, which is not there"
+    return ""
+
+
+def _is_gone(path: Path) -> bool:
+    """Whether nothing is there; what may not be looked at, such as a Python of Windows' store, is there."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def spandrel_of(system: System, python: Path, flags: Sequence[str] = ()) -> Path | None:
@@ -82,12 +112,17 @@ def _search_path(system: System, python: Path, flags: Sequence[str]) -> Iterator
         yield from _with_path_files(system, [*users, *own])
         return
     yield from _with_path_files(system, own)
-    values = dict(line.partition("=")[::2] for line in settings.splitlines())
-    values = {name.strip().lower(): value.strip() for name, value in values.items()}
+    values = _settings(settings)
     base = system.path(values.get("home"))
     if base and values.get("include-system-site-packages", "").lower() == "true":
         below = site_packages_in(system, base.parent if base.name == "bin" else base)
         yield from _with_path_files(system, [*users, *below])
+
+
+def _settings(text: str) -> dict[str, str]:
+    """What ``pyvenv.cfg`` says, names in lower case."""
+    values = dict(line.partition("=")[::2] for line in text.splitlines())
+    return {name.strip().lower(): value.strip() for name, value in values.items()}
 
 
 def _user_sites(system: System, python: Path, site_packages: Iterable[Path]) -> Iterator[Path]:

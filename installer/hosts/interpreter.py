@@ -61,38 +61,39 @@ def running_interpreter() -> Interpreter:
         sys.path[:] = path
 
 
-def other_interpreter(executable: str, whose: str = "", flags: Sequence[str] = ()) -> Interpreter:
+def other_interpreter(executable: str, whose: str = "", flags: Sequence[str] = (), way_out: str = "") -> Interpreter:
     """
     Starts another interpreter and asks it.
 
     Args:
         flags: what its host starts it with.
         whose: the application that it was found with, unless the user named the interpreter itself.
+        way_out: what to do where that one does not start.
 
     Raises:
         AetherInstallError: it does not start, or what starts is no Python.
     """
-    told, check = executable, "check that --python names a Python that works"
-    remedy = "give --python the interpreter itself, such as venv/bin/python or python_embeded\\python.exe"
+    told, remedy = (
+        executable,
+        "give --python the interpreter itself, such as venv/bin/python or python_embeded\\python.exe",
+    )
+    otherwise = "check that --python names a Python that works, or point --target at its site-packages folder"
     if whose:
-        told, check = f"{executable}, the Python of {whose},", f"repair {whose}"
-        remedy = f"{check}, or point --target at its site-packages folder"
+        told = f"{executable}, the Python of {whose},"
+        remedy = otherwise = way_out or f"repair {whose}, or point --target at its site-packages folder"
     try:
         child = _ask((executable, *flags), "where_is_spandrel", [], _PROBE_SECONDS)
         answer = json.loads((child.stdout.splitlines() or ["null"])[-1]) if child.returncode == 0 else None
     except subprocess.TimeoutExpired as error:
-        raise AetherInstallError(
-            f"{told} did not answer within {_PROBE_SECONDS} seconds; {check}, or point --target at its site-packages "
-            "folder"
-        ) from error
+        raise AetherInstallError(f"{told} did not answer within {_PROBE_SECONDS} seconds; {otherwise}") from error
     except (OSError, ValueError) as error:
-        raise AetherInstallError(
-            f"{told} cannot be run as a Python interpreter ({_reason(error)}); {remedy}"
-        ) from error
+        reason = _reason(error)
+        if os.path.islink(executable) and not os.path.exists(executable):
+            reason, remedy = f"a link to {os.path.realpath(executable)}, which is not there", otherwise
+        raise AetherInstallError(f"{told} cannot be run as a Python interpreter ({reason}); {remedy}") from error
     if not isinstance(answer, dict):
         raise AetherInstallError(
-            f"{told} does not answer as a Python interpreter does (exit status {child.returncode}); {check}, or point "
-            "--target at its site-packages folder",
+            f"{told} does not answer as a Python interpreter does (exit status {child.returncode}); {otherwise}",
             details=child.stderr.strip(),
         )
     return _interpreter(answer, tuple(flags))

@@ -62,7 +62,7 @@ def locate_host(host: Host) -> Located:
     if host.kind.vendored and host.spandrel is not None:
         return Located(Spandrel(host.spandrel.package), named_by=named_by)
     whose = f"{host.kind.name} in {host.folder}"
-    interpreter = other_interpreter(executable_of(host), whose, host.flags)
+    interpreter = other_interpreter(executable_of(host), whose, host.flags, host.way_out)
     if interpreter.spandrel is None:
         raise AetherInstallError(
             f"{host.kind.name} in {host.folder} has no spandrel; start it once, so that it installs what it needs, or "
@@ -77,8 +77,12 @@ def executable_of(host: Host) -> str:
     The Python of a host.
 
     Raises:
-        AetherInstallError: it was not found.
+        AetherInstallError: it was not found, or is known not to start.
     """
+    if host.problem:
+        raise AetherInstallError(
+            f"{host.python}, the Python of {host.kind.name} in {host.folder}, {host.problem}; {host.way_out}"
+        )
     if host.python is None:
         raise AetherInstallError(
             f"no Python was found in {host.folder}, where {host.kind.name} is; start {host.kind.name} and run this "
@@ -93,5 +97,5 @@ def hosts_with_torch() -> list[Host]:
     return [
         host
         for host in discover().hosts
-        if host.python and host.spandrel and (host.spandrel.package.parent / "torch").is_dir()
+        if host.python and not host.problem and host.spandrel and (host.spandrel.package.parent / "torch").is_dir()
     ]

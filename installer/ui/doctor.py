@@ -97,6 +97,8 @@ def _advice(step: Step, diagnosis: Diagnosis) -> Iterator[str]:
     elif step.cause == "restart":
         for host in diagnosis.to_restart:
             yield f"Restart {host.kind.name}, which was started before: {host.kind.restart}."
+    elif step.cause == "does not start" and patient.host:
+        yield f"{patient.host.way_out[:1].upper()}{patient.host.way_out[1:]}."
     elif step.cause.startswith("rename to "):
         yield f"R{step.cause[1:]}: its name is to end so."
     elif step.cause == "refused":

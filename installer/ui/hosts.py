@@ -63,6 +63,11 @@ def hosts_view(discovery: Discovery, searched: Sequence[Path]) -> View:
     view.advice += [f"{folder} is not a folder." for folder in searched if not os.path.isdir(folder)]
     if not discovery.complete:
         view.advice.append("There was no time to look into every folder; name that of a missing one with --search.")
+    view.advice += (
+        f"{host.python}, the Python of {host.kind.name}, {host.problem}: {host.way_out}."
+        for host in hosts
+        if host.problem
+    )
     view.advice += map(_left_to_others, discovery.of_others)
     stale = [host for host, facts in zip(hosts, described, strict=True) if facts["restart"]]
     view.advice += _restart_stale(stale)
@@ -204,6 +209,7 @@ def _described(host: Host, version: str | None, state: str | None) -> dict[str, 
         "formats": list(host.kind.suffixes),
         "running": bool(host.running),
         "restart": _is_stale(host, state),
+        "problem": host.problem or None,
         "found_by": host.found_by,
         "note": host.kind.note or None,
     }
@@ -264,11 +270,13 @@ def _afterwards(hosts: Iterable[Host]) -> list[str]:
 
 def _command(described: list[dict[str, Any]], hosts: Sequence[Host]) -> str:
     usable, states = teachable(hosts), {facts["id"]: facts["state"] for facts in described}
-    with_spandrel = [host for host in usable if host.spandrel]
+    with_spandrel = [host for host in usable if host.spandrel and not host.problem]
     left = [host for host in with_spandrel if states[host.id] != "installed"]
     if not usable:
         return f"{_capitalised(_none_found(hosts))}."
     if not with_spandrel:
+        if all(host.problem for host in usable):
+            return "None that can use AetherNet models has a Python that starts."
         return "None that can use AetherNet models has a spandrel yet; start them once, so that they install it."
     if not left:
         once = ", once they were restarted" if any(facts["restart"] for facts in described) else ""

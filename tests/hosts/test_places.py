@@ -348,6 +348,19 @@ def test_the_spandrel_of_an_environment_is_told_by_its_files(tmp_path: Path, unp
     assert spandrel_of(system, python) == tmp_path / "embedded" / "Lib" / "site-packages" / "spandrel"
 
 
+def test_a_python_whose_base_is_gone_is_told_on_windows(tmp_path: Path, unpacked: Path) -> None:
+    """There the environment holds no link, but a program that starts the Python which it was made with."""
+    system = windows(tmp_path)
+    folder = touch(system.home / "ComfyUI", *COMFYUI)
+    windows_venv(folder / "venv", unpacked)
+    assert by_id(system)["comfyui"].problem == "was made with the Python in C:\\Python312, which is not there"
+    assert by_id(system)["comfyui"].state == "absent"
+    touch(tmp_path / "C" / "Python312")
+    assert by_id(system)["comfyui"].problem == "was made with the Python in C:\\Python312, which is not there"
+    touch(tmp_path / "C" / "Python312", "python.exe")
+    assert by_id(system)["comfyui"].problem == ""
+
+
 def test_a_spandrel_in_any_condition_has_a_state_or_none(tmp_path: Path, unpacked: Path) -> None:
     system = linux(tmp_path)
     folder = touch(system.home / "ComfyUI", *COMFYUI)

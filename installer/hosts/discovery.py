@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..prompt import typed
 from ..tree.commands import status
 from ..tree.layout import Spandrel
 from .configuration import LAUNCHER_PLACES, LAUNCHERS, Configuration, Lead, Sure
@@ -75,7 +76,8 @@ class Host:
         repair = f"repair {self.kind.name}"
         if self.spandrel is None:
             return repair
-        return f"{repair}, or teach its spandrel with `aether-install spandrel --target {self.spandrel.site_packages}`"
+        target = typed(["--target", str(self.spandrel.site_packages)])
+        return f"{repair}, or teach its spandrel with `aether-install spandrel {target}`"
 
     @property
     def is_named_only(self) -> bool:

@@ -17,6 +17,8 @@ from ..tree.commands import Progress, status
 from ..tree.layout import Spandrel
 from .discovery import Host, discover
 from .environment import python_in
+from .installing import installing
+from .interpreter import Interpreter, other_interpreter
 from .listen import listen
 from .locate import flags_of, host_with, locate
 from .processes import named
@@ -138,6 +140,7 @@ class Diagnosis:
         package: the spandrel that was imported.
         others: hosts of this machine, where nobody said which is meant and the running Python is none.
         to_restart: hosts that run and were started before their spandrel was taught.
+        interpreter: what the patient's interpreter says of itself, where something failed.
     """
 
     patient: Patient
@@ -146,6 +149,12 @@ class Diagnosis:
     package: Path | None = None
     others: tuple[Host, ...] = ()
     to_restart: tuple[Host, ...] = ()
+    interpreter: Interpreter | None = None
+
+    def installing(self, package: str, *, upgrade: bool = False) -> str:
+        """How to install a package for the interpreter, see ``installing``."""
+        unasked = Interpreter(self.patient.executable or "python", "", "", None, (), ())
+        return installing(self.interpreter or unasked, package, upgrade=upgrade)
 
     def __post_init__(self) -> None:
         known = {step.name: step for step in self.steps}
@@ -195,7 +204,11 @@ def examine(patient: Patient, file: Path | None, progress: Progress) -> Diagnosi
         steps = [_not_yet_taught(step, stale) if step.name == "taught" else step for step in steps]
     is_no_host = not patient.named_by and steps[-1].cause in ("no torch", "no spandrel")
     others = tuple(host for host in discover().hosts if host.python and host.kind.usable) if is_no_host else ()
-    return Diagnosis(patient, path, tuple(steps), package, others, tuple(stale))
+    interpreter = None
+    if not steps[-1].ok and steps[-1].cause != "no python":
+        with suppress(AetherInstallError):
+            interpreter = other_interpreter(patient.executable, flags=patient.flags)
+    return Diagnosis(patient, path, tuple(steps), package, others, tuple(stale), interpreter)
 
 
 def request(patient: Patient, path: Path | None, folder: str) -> dict[str, Any]:

@@ -30,9 +30,11 @@ class Interpreter:
         version, prefix: as it reports them.
         spandrel: the folder of the spandrel it would import, if any.
         also: other spandrels on its path, which that one hides.
+        looked_in: its path.
         left_out: other spandrels that it would find without its flags.
         flags: what it was started with.
-        looked_in: its path.
+        has_pip, has_ensurepip: whether it has these modules.
+        is_managed: whether its environment is the system's own business, so that no pip changes it.
     """
 
     executable: str
@@ -43,6 +45,9 @@ class Interpreter:
     looked_in: tuple[str, ...]
     left_out: tuple[Path, ...] = ()
     flags: tuple[str, ...] = ()
+    has_pip: bool = True
+    has_ensurepip: bool = True
+    is_managed: bool = False
 
     @property
     def started(self) -> tuple[str, ...]:
@@ -109,6 +114,9 @@ def _interpreter(answer: dict[str, Any], flags: tuple[str, ...]) -> Interpreter:
         looked_in=tuple(answer["looked_in"]),
         left_out=tuple(map(Path, answer["left_out"])),
         flags=flags,
+        has_pip=answer["pip"],
+        has_ensurepip=answer["ensurepip"],
+        is_managed=answer["managed"],
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import AetherInstallError, explained
 from ..tree.layout import Spandrel
+from .installing import installing
 from .interpreter import Interpreter, other_interpreter, own_flags, running_interpreter, self_test
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class NoSpandrelError(AetherInstallError):
         executable, looked_in = interpreter.executable, ", ".join(interpreter.looked_in)
         self.complaint = f"{executable} (Python {interpreter.version}) has no spandrel, having looked in {looked_in}"
         super().__init__(
-            f"{self.complaint}; install it with `{executable} -m pip install spandrel`, or name another interpreter "
+            f"{self.complaint}; install it with {installing(interpreter, 'spandrel')}, or name another interpreter "
             "with --python",
             state="missing",
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..errors import AetherInstallError
 from ..tree.layout import Spandrel
 from .discovery import Discovery, Host, around, below, discover
+from .installing import installing
 from .interpreter import other_interpreter
 from .locate import Located
 from .system import System, this_system
@@ -64,9 +65,10 @@ def locate_host(host: Host) -> Located:
     whose = f"{host.kind.name} in {host.folder}"
     interpreter = other_interpreter(executable_of(host), whose, host.flags, host.way_out)
     if interpreter.spandrel is None:
+        by_hand = "" if interpreter.is_managed else f", or install it with {installing(interpreter, 'spandrel')}"
         raise AetherInstallError(
-            f"{host.kind.name} in {host.folder} has no spandrel; start it once, so that it installs what it needs, or "
-            f"install it with `{host.python} -m pip install spandrel`",
+            f"{host.kind.name} in {host.folder} has no spandrel; start it once, so that it installs what it "
+            f"needs{by_hand}",
             state="missing",
         )
     return Located(Spandrel(interpreter.spandrel), interpreter, named_by)

@@ -48,13 +48,10 @@ _SENTENCES = {
     "no python": "Name with --python the interpreter that the application itself runs; `aether-install hosts` lists "
     "what it finds.",
     "no torch": "This is hardly the Python that an application runs its models with: name that one with --python, or "
-    "the application with --host; `aether-install hosts` lists what it finds. Or install torch: `{python} -m pip "
-    "install torch`.",
-    "old torch": "Update the application, or torch alone: `{python} -m pip install --upgrade torch`.",
-    "no spandrel": "Install it with `{python} -m pip install spandrel`, and teach it: `aether-install "
-    "spandrel{options}`.",
-    "old spandrel": "Upgrade it with `{python} -m pip install --upgrade spandrel`, and teach it: `aether-install "
-    "spandrel{options}`.",
+    "the application with --host; `aether-install hosts` lists what it finds. Or install torch: {torch}.",
+    "old torch": "Update the application, or torch alone: {newer_torch}.",
+    "no spandrel": "Install it with {spandrel}, and teach it: `aether-install spandrel{options}`.",
+    "old spandrel": "Upgrade it with {newer_spandrel}, and teach it: `aether-install spandrel{options}`.",
     "no file": "Check the path.",
     "empty": "Copy or download it again.",
     "no choice": "Use another application: `aether-install hosts` lists those that are here.",
@@ -71,7 +68,7 @@ _SENTENCES = {
     "int8": "This is an int8, quantised model, which no host runs: use the float file that it was made from.",
     "damaged": "The file is truncated or damaged: copy or download it again.",
     "unknown": "Check that this is a model for upscaling; if it is one of a newer architecture, upgrade spandrel with "
-    "`{python} -m pip install --upgrade spandrel`.",
+    "{newer_spandrel}.",
     "no image model": "Use a model for upscaling.",
     "unheeded": "Warning: the file states what no host ever sees, so every host renders it wrongly; run "
     "`aether-install fuse` on it, which folds that into the weights.",
@@ -82,8 +79,7 @@ _SENTENCES = {
     "memory": "Close programs that use much memory, {name} among them, and run this again.",
     "ended": "Run this again after closing programs that use much memory; if it ends again, reinstall torch in that "
     "Python, for its own code makes the process end.",
-    "raised": "Mend what the words above name; if it is a module that is missing, install it: `{python} -m pip install "
-    "NAME`.",
+    "raised": "Mend what the words above name; if it is a module that is missing, install it: {name_of_module}.",
 }
 
 
@@ -107,7 +103,11 @@ def _advice(step: Step, diagnosis: Diagnosis) -> Iterator[str]:
     else:
         suffixes = patient.host.kind.suffixes[:3] if patient.host else (".pth", ".safetensors")
         yield _SENTENCES[step.cause].format(
-            python=patient.executable,
+            torch=diagnosis.installing("torch"),
+            newer_torch=diagnosis.installing("torch", upgrade=True),
+            spandrel=diagnosis.installing("spandrel"),
+            newer_spandrel=diagnosis.installing("spandrel", upgrade=True),
+            name_of_module=diagnosis.installing("NAME"),
             options=as_options(patient.named_by),
             name=patient.name,
             listed=" or ".join(suffixes),

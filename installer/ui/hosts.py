@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..hosts.processes import named
+from ..prompt import typed
 from .tree import RESTART, described_failure, described_unread
-from .view import View, typed
+from .view import View
 
 if TYPE_CHECKING:
     from ..errors import AetherInstallError

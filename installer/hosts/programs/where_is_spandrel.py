@@ -2,7 +2,8 @@
 Prints, as JSON, this interpreter's version and prefix and which spandrel it would import, without importing it.
 
 ``spandrel`` is a folder or null, ``also`` other folders further down the path, ``looked_in`` the path itself, and
-``left_out`` a folder among the user's own packages, where a flag keeps them off the path.
+``left_out`` a folder among the user's own packages, where a flag keeps them off the path. ``pip`` and ``ensurepip`` are
+whether it has these, ``managed`` whether its packages are the system's own business (PEP 668).
 """
 
 import sys
@@ -16,6 +17,7 @@ import json
 import os
 import platform
 import site
+import sysconfig
 from importlib.machinery import ModuleSpec
 from typing import Any, Dict, List, Optional
 
@@ -43,6 +45,11 @@ def _left_out() -> List[str]:
     return [package] if os.path.isfile(os.path.join(package, "__init__.py")) else []
 
 
+def _is_managed() -> bool:
+    marker = os.path.join(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED")
+    return sys.prefix == sys.base_prefix and os.path.isfile(marker)
+
+
 def answer() -> Dict[str, Any]:
     found = _package_of(importlib.util.find_spec("spandrel"))
     candidates = [os.path.join(os.path.abspath(entry), "spandrel") for entry in sys.path]
@@ -61,6 +68,9 @@ def answer() -> Dict[str, Any]:
         "spandrel": found,
         "also": others,
         "left_out": _left_out(),
+        "pip": importlib.util.find_spec("pip") is not None,
+        "ensurepip": importlib.util.find_spec("ensurepip") is not None,
+        "managed": _is_managed(),
         "looked_in": [os.path.abspath(entry) for entry in sys.path],
     }
 

@@ -15,7 +15,9 @@ from pathlib import Path
 
 from ..prompt import typed
 from ..tree.commands import status
+from ..tree.foreign import Worth, foreign
 from ..tree.layout import Spandrel
+from ..tree.state import State
 from .configuration import LAUNCHER_PLACES, LAUNCHERS, Configuration, Lead, Sure
 from .environment import python_in, site_packages_in, spandrel_of, why_it_cannot_start
 from .kinds import KINDS, Kind
@@ -100,6 +102,15 @@ class Host:
         except Exception:
             # Whatever is the matter with one spandrel, the other hosts are to be told of.
             return None
+
+    @property
+    def knows_by_itself(self) -> bool:
+        """Whether its spandrel came with an AetherNet that works, or got one some other way."""
+        try:
+            found = status(self.spandrel) if self.spandrel else None
+        except Exception:
+            return False
+        return bool(found and found.before is State.FOREIGN and foreign(found.facts).worth is Worth.WORKS)
 
     @property
     def to_restart(self) -> tuple[Process, ...]:

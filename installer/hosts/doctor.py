@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AetherInstallError
-from ..tree.commands import Progress, status
+from ..tree.commands import Outcome, Progress, status
+from ..tree.foreign import Foreign, Worth, foreign
 from ..tree.layout import Spandrel
+from ..tree.state import State
 from .discovery import Host, discover
 from .environment import python_in
 from .installing import installing
@@ -171,12 +173,15 @@ class Diagnosis:
         return next((step for step in self.steps if step.ok is False), None)
 
     @property
-    def state(self) -> str | None:
+    def found(self) -> Outcome | None:
         """The state of the spandrel; None if there is none or it cannot be read."""
-        if self.package is not None:
-            with suppress(AetherInstallError):
-                return status(Spandrel(self.package)).before.value
-        return None
+        return _found(self.package) if self.package else None
+
+
+def _found(package: Path) -> Outcome | None:
+    with suppress(AetherInstallError):
+        return status(Spandrel(package))
+    return None
 
 
 def examine(patient: Patient, file: Path | None, progress: Progress) -> Diagnosis:
@@ -197,6 +202,9 @@ def examine(patient: Patient, file: Path | None, progress: Progress) -> Diagnosi
     if patient.problem:
         steps = [replace(step, detail=patient.problem) if step.cause == "no spandrel" else step for step in steps]
     package = replay.package or patient.package
+    found = _found(package) if package else None
+    if found and found.before is State.FOREIGN and (theirs := foreign(found.facts)).worth is not Worth.WORKS:
+        steps = [_by_others(step, theirs) if step.ok is False else step for step in steps]
     is_taught = any(step.name == "taught" and step.ok for step in steps)
     using = discover().using(package) if package and is_taught else []
     stale = [host for host in using if host.to_restart]
@@ -272,6 +280,13 @@ class _Replay:
             self.steps.append(Step(answer["step"], answer["ok"], answer["detail"], answer.get("cause", "")))
         else:
             self._begin(answer["step"])
+
+
+def _by_others(step: Step, theirs: Foreign) -> Step:
+    """A step that fails because of an AetherNet that somebody else put there."""
+    if step.name not in ("spandrel", "taught"):
+        return step
+    return replace(step, detail=f"{step.detail}; {theirs.told}", cause="foreign")
 
 
 def _not_yet_taught(step: Step, stale: list[Host]) -> Step:

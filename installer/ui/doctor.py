@@ -53,6 +53,7 @@ _SENTENCES = {
     "no spandrel": "Install it with {spandrel}, and teach it: `aether-install spandrel{options}`.",
     "old spandrel": "Upgrade it with {newer_spandrel}, and teach it: `aether-install spandrel{options}`.",
     "no file": "Check the path.",
+    "no sample": "Name a model file, with which to try it.",
     "empty": "Copy or download it again.",
     "no choice": "Use another application: `aether-install hosts` lists those that are here.",
     "suffix": "Ask for the model as {listed}; of an unfused one, `aether-install fuse` writes a .pth or a "
@@ -85,11 +86,14 @@ _SENTENCES = {
 
 def _advice(step: Step, diagnosis: Diagnosis) -> Iterator[str]:
     patient = diagnosis.patient
-    if step.cause in ("untaught", "broken"):
-        yield state_advice(diagnosis.state or "absent", patient.named_by)
-    elif step.cause == "unknown" and diagnosis.state == "outdated":
+    found = diagnosis.found
+    if step.cause in ("untaught", "broken", "foreign") and found:
+        yield state_advice(found, patient.named_by)
+    elif step.cause in ("untaught", "broken"):
+        yield f"Run `aether-install spandrel{as_options(patient.named_by)}` to teach it."
+    elif step.cause == "unknown" and found and found.before.value == "outdated":
         # This version may know a generation that the one there does not.
-        yield state_advice("outdated", patient.named_by)
+        yield state_advice(found, patient.named_by)
     elif step.cause == "restart":
         for host in diagnosis.to_restart:
             yield f"Restart {host.kind.name}, which was started before: {host.kind.restart}."

@@ -272,7 +272,7 @@ def _afterwards(hosts: Iterable[Host]) -> list[str]:
 def _command(described: list[dict[str, Any]], hosts: Sequence[Host]) -> str:
     usable, states = teachable(hosts), {facts["id"]: facts["state"] for facts in described}
     with_spandrel = [host for host in usable if host.spandrel and not host.problem]
-    left = [host for host in with_spandrel if states[host.id] != "installed"]
+    left = [host for host in with_spandrel if states[host.id] != "installed" and not host.knows_by_itself]
     if not usable:
         return f"{_capitalised(_none_found(hosts))}."
     if not with_spandrel:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..tree.commands import TreeError, status
+from ..tree.foreign import foreign
 from ..tree.manifest import shipped_payload
 from ..tree.plan import Change, Plan
-from ..tree.state import edited_files
+from ..tree.state import State, edited_files
 from ..tree.steps import Put, PutBack
 from .view import View, as_options
 
@@ -41,10 +42,6 @@ _STATES = {
         "files that aether-install put here were edited since",
         "Run `aether-install spandrel --force{options}`, or the same with uninstall; both keep the edited files.",
     ),
-    "foreign": (
-        "an AetherNet that aether-install did not put here is here, and is left alone",
-        "Use that one, or remove it, its registry entry included, the way it came.",
-    ),
     "unsupported": (
         "this spandrel has no registry of the kind that 0.3.0 and later have",
         "Upgrade spandrel to 0.3.0 or later.",
@@ -52,17 +49,26 @@ _STATES = {
 }
 
 
-def state_advice(state: str, named_by: Sequence[str]) -> str:
-    """What to do about a spandrel in some state, which these options name on the command line."""
-    return _STATES[state][1].format(options=as_options(named_by))
+def state_advice(outcome: Outcome, named_by: Sequence[str]) -> str:
+    """What to do about a spandrel in its state, which these options name on the command line."""
+    return _meaning(outcome)[1].format(options=as_options(named_by))
+
+
+def _meaning(outcome: Outcome) -> tuple[str, str]:
+    """What a state means, and what to do about it."""
+    if outcome.before is not State.FOREIGN:
+        return _STATES[outcome.before.value]
+    found = foreign(outcome.facts)
+    advice = f"{found.way_out[:1].upper()}{found.way_out[1:]}."
+    return found.told, advice.replace("{", "{{").replace("}", "}}")
 
 
 def status_view(located: Located, outcome: Outcome) -> View:
     """The state of a spandrel."""
     state = outcome.before.value
-    meaning, _ = _STATES[state]
+    meaning, _ = _meaning(outcome)
     view = View(f"{state}: {meaning}", "good" if state == "installed" else "bad")
-    view.advice.append(state_advice(state, located.named_by))
+    view.advice.append(state_advice(outcome, located.named_by))
     view.facts += _whereabouts(located, outcome)
     view.facts += [("edited", str(path)) for path in edited_files(outcome.facts) if state == "modified"]
     view.facts += [("left behind", str(path)) for path in outcome.facts.leftovers]
@@ -73,6 +79,10 @@ def status_view(located: Located, outcome: Outcome) -> View:
 def install_view(located: Located, outcome: Outcome) -> View:
     """What installing did or would do."""
     version, where = outcome.facts.shipped.version, _name(outcome)
+    if outcome.before is State.FOREIGN:
+        view = View(f"Nothing to do: {where} knows AetherNet by itself", "none")
+        view.advice.append(state_advice(outcome, located.named_by))
+        return _change_view(located, view, outcome)
     if outcome.before.value == "installed":
         cleared = "what an earlier run left behind was deleted" if outcome.changed else "nothing was changed"
         return _change_view(located, View(f"AetherNet {version} is in {where} already; {cleared}", "none"), outcome)

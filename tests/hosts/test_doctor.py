@@ -32,7 +32,9 @@ from environments import (
 )
 from imports import spandrel_of
 from machines import COMFYUI, touch
+from others import copied_by_hand, of_a_fork, of_a_spandrel_to_come
 from safetensors.torch import save_file
+from trees import Tree
 from weights import StateDict, weights_of
 
 from aether_install.hosts import doctor
@@ -240,6 +242,24 @@ def test_a_host_that_runs_since_before_it_was_taught_is_to_be_restarted(
     assert f"; ComfyUI (processes {numbers}) was started before" in stale["steps"][STEPS.index("taught")]["detail"]
     assert stale["advice"] == ["Restart ComfyUI, which was started before: stop main.py and start it again."]
     assert well["ok"] is True
+
+
+@pytest.mark.usefixtures("here")
+def test_an_aethernet_of_others_is_told_for_what_it_is(tmp_path: Path) -> None:
+    for make in (of_a_fork, copied_by_hand):
+        folder = tmp_path / make.__name__
+        shutil.unpack_archive(wheel("0.4.2"), folder, "zip")
+        make(Tree(folder))
+        with spandrel_of(folder):
+            step, detail, advice = told(in_process.aether_json("doctor", DEMO, "--target", folder))
+        assert step == ("spandrel" if make is of_a_fork else "taught")
+        assert "an AetherNet that is not ours, and it does not work" in detail
+        assert ("einstall spandrel" if make is of_a_fork else f"emove {Tree(folder).payload}") in advice
+    folder = tmp_path / "native"
+    shutil.unpack_archive(wheel("0.4.2"), folder, "zip")
+    of_a_spandrel_to_come(Tree(folder))
+    with spandrel_of(folder):
+        assert in_process.aether_json("doctor", DEMO, "--target", folder)["ok"] is True
 
 
 def host(name: str) -> Host:

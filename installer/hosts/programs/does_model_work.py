@@ -118,13 +118,14 @@ class Replay:
         return ", and not %s, since it is started without the user's own packages" % package
 
     def taught(self) -> str:
-        ids = [str(support.architecture.id) for support in self.library.MAIN_REGISTRY]
+        known = [support.architecture for support in self.library.MAIN_REGISTRY]
+        ids = [str(architecture.id) for architecture in known]
         ours = [name for name in ids if name.startswith("AetherNet")]
         if not ours:
             if self.complaints:
                 raise StepError("broken", self.complaints[0])
             raise StepError("untaught", "none of its %d architectures is AetherNet" % len(ids))
-        self.ours = importlib.import_module(self.library.__name__ + ".architectures.AetherNet")
+        self.ours = sys.modules[type(known[ids.index(ours[0])]).__module__]
         return "payload %s: %s" % (getattr(self.ours, "__version__", "of unknown version"), ", ".join(ours))
 
     def file(self) -> str:
@@ -172,6 +173,8 @@ class Replay:
     def _make_model(self) -> None:
         import torch
 
+        if not hasattr(self.ours, "aether"):
+            raise StepError("no sample", "the AetherNet here is somebody else's, and makes no model to try it with")
         model = self.ours.aether(embed_dim=8, depths=(1,), upscale=2)
         with torch.no_grad():
             for parameter in model.parameters():

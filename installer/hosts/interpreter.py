@@ -129,8 +129,17 @@ def self_test(python: Sequence[str], package: Path) -> str | None:
 
     Returns None if it does, else what the interpreter said.
     """
+    return _complaint(python, "does_aethernet_load", package)
+
+
+def lists_aethernet(python: Sequence[str], package: Path) -> str | None:
+    """The same of importing the spandrel in a folder, and finding an AetherNet in its list, whoever's that is."""
+    return _complaint(python, "is_aethernet_listed", package)
+
+
+def _complaint(python: Sequence[str], question: str, package: Path) -> str | None:
     try:
-        child = _ask(python, "does_aethernet_load", [str(package)], _SELF_TEST_SECONDS)
+        child = _ask(python, question, [str(package)], _SELF_TEST_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
         return _reason(error)
     if child.returncode == 0 and child.stdout.split()[-1:] == ["yes"]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import AetherInstallError, explained
+from ..tree.foreign import Foreign, Worth
 from ..tree.layout import Spandrel
 from .installing import installing
-from .interpreter import Interpreter, other_interpreter, own_flags, running_interpreter, self_test
+from .interpreter import Interpreter, lists_aethernet, other_interpreter, own_flags, running_interpreter, self_test
 
 if TYPE_CHECKING:
     from .discovery import Host
@@ -49,6 +50,20 @@ class Located:
                 "below, or skip this check with --no-verify",
                 details=complaint,
             )
+
+    def check_others(self, theirs: Foreign) -> None:
+        """
+        Has the interpreter, if there is one, import an AetherNet that is not ours and whose files are all there.
+
+        Raises:
+            AetherInstallError: it cannot, with its own words as the details.
+        """
+        complaint = lists_aethernet(self.interpreter.started, self.spandrel.package) if self.interpreter else None
+        if complaint and self.interpreter:
+            fault = f"{self.interpreter.executable} says what is below"
+            broken = replace(theirs, worth=Worth.BROKEN, fault=fault)
+            message = f"{broken.told}; nothing was touched; {broken.way_out}"
+            raise AetherInstallError(message, details=complaint)
 
 
 class NoSpandrelError(AetherInstallError):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import in_process
 import pytest
-from environments import SUPPORTED, needs_torch, wheel
+from environments import SUPPORTED, aether_install, make_environment, needs_torch, wheel
 from imports import import_each
 from others import (
     copied_by_hand,
@@ -80,6 +80,20 @@ def test_python_says_the_same(tmp_path: Path) -> None:
         make(Tree(folder))
     for make, answer in zip(CASES, import_each([tmp_path / make.__name__ for make in CASES]), strict=True):
         assert bool(answer.registered) == (CASES[make][0] is Worth.WORKS), make.__name__
+
+
+def test_what_only_python_can_tell_is_asked_of_it(tmp_path: Path) -> None:
+    needs_torch()
+    environment = make_environment(tmp_path / "venv")
+    at = Tree(environment.site_packages)
+    of_a_spandrel_to_come(at)
+    done = aether_install("spandrel", "--python", environment.python)
+    assert done.stdout.startswith("Nothing to do")
+    at.edit(at.payload / "__init__.py", b"import torch\n", b"import torch\nimport torch.of_the_future\n")
+    failed = aether_install("spandrel", "--python", environment.python, check=False)
+    assert failed.returncode == 1
+    assert "not ours, and it does not work" in failed.stderr.splitlines()[0]
+    assert "No module named 'torch.of_the_future'" in failed.stderr
 
 
 def test_the_way_out_is_one(at: Tree) -> None:

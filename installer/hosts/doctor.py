@@ -21,6 +21,7 @@ from .discovery import Host, discover
 from .environment import python_in
 from .installing import installing
 from .interpreter import Interpreter, other_interpreter
+from .listed import lists, model_folders
 from .listen import listen
 from .locate import flags_of, host_with, locate
 from .processes import named
@@ -233,7 +234,15 @@ def request(patient: Patient, path: Path | None, folder: str) -> dict[str, Any]:
         "archive": kind.archive_rule if kind else "",
         "reader": readers[kind.reader] if kind else "both",
         "half": kind is None or kind.half != "never",
+        "channels": 3 if kind and not kind.adapts else None,
+        "is_listed": _is_listed(patient, path),
     }
+
+
+def _is_listed(patient: Patient, path: Path | None) -> bool:
+    """Whether a file is where a host lists models, as far as that is known."""
+    folders = model_folders(this_system(), patient.host) if patient.host and path else ()
+    return not folders or path is None or lists(folders, path)
 
 
 @dataclass

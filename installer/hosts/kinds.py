@@ -42,6 +42,9 @@ class Kind:
         vendored: where it carries a spandrel of its own, instead of one in a Python.
         models: folders for upscale models, the likeliest first; empty if any place will do or none does.
         models_by: how else a model reaches it.
+        more_models: files that name more of such folders, as ``System.places`` takes them.
+        model_options: options of its program that name one, each with what is below it there, or that name a file as
+            ``more_models`` are (``*.yaml``).
         places: where it usually lives, as ``System.places`` takes them.
         called: what its folder is usually called, where its place is up to the user.
         named: what the folder's name holds, where files alone do not tell it from a similar kind.
@@ -54,6 +57,7 @@ class Kind:
         reader: whether it reads a pickle by spandrel's own unpickler or by torch's ``weights_only``.
         archive_rule: a pattern for the names inside a ``.pth`` archive that it accepts; empty if it does not look.
         channels: in which order it feeds colours to the model.
+        adapts: whether it gives a model as many channels as that takes; if not, it gives three to every one.
         half: whether it computes in half precision: never, or wherever the model supports it.
         restart: what makes it import spandrel anew.
         afterwards: what else is to be done once its spandrel loads AetherNet models.
@@ -69,6 +73,8 @@ class Kind:
     vendored: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     models_by: str = ""
+    more_models: tuple[str, ...] = ()
+    model_options: tuple[tuple[str, str], ...] = ()
     places: tuple[str, ...] = ()
     called: str = ""
     named: str = ""
@@ -80,6 +86,7 @@ class Kind:
     reader: Literal["spandrel", "weights_only"] = "spandrel"
     archive_rule: str = ""
     channels: Literal["RGB", "BGR"] = "RGB"
+    adapts: bool = False
     half: Literal["never", "where supported"] = "never"
     afterwards: str = ""
     note: str = ""
@@ -97,6 +104,8 @@ COMFYUI = Kind(
         ("comfy", "nodes.py", "comfy_extras", "comfy_api"),
     ),
     models=("models/upscale_models",),
+    more_models=("extra_model_paths.yaml",),
+    model_options=(("--base-directory", "models/upscale_models"), ("--extra-model-paths-config", "*.yaml")),
     places=("{documents}/comfy/ComfyUI", "{home}/comfy/ComfyUI"),
     called="ComfyUI",
     scripts=("main.py",),
@@ -115,6 +124,7 @@ _STABLE_DIFFUSION_WEBUI = Kind(
         ("webui.py", "webui-user.bat"),
     ),
     models=("models/ESRGAN",),
+    model_options=(("--esrgan-models-path", "."), ("--data-dir", "models/ESRGAN"), ("--models-dir", "ESRGAN")),
     called="stable-diffusion-webui",
     scripts=("launch.py", "webui.py"),
     suffixes=(".pth", ".pt"),
@@ -141,6 +151,7 @@ KINDS = (
         markers=(("python_embeded", "ComfyUI/main.py"),),
         environments=("python_embeded",),
         models=("ComfyUI/models/upscale_models",),
+        more_models=("ComfyUI/extra_model_paths.yaml",),
         called="ComfyUI_windows_portable",
         flags=("-s",),
         systems=("windows",),
@@ -152,6 +163,7 @@ KINDS = (
         markers=(("standalone-env", "ComfyUI/main.py"), ("manifest.json", "ComfyUI/main.py")),
         environments=("ComfyUI/.venv", "envs/default", "ComfyUI/venv"),
         models=("../../ComfyUI-Shared/models/upscale_models", "ComfyUI/models/upscale_models"),
+        more_models=("ComfyUI/extra_model_paths.yaml",),
         called="",
         places=(
             "{LOCALAPPDATA}/Comfy-Desktop/ComfyUI-Installs/*",
@@ -168,6 +180,7 @@ KINDS = (
         markers=((".venv", "uv-cache", "models", "user"), (".venv", "custom_nodes", "models", "user")),
         environments=(".venv",),
         places=("{documents}/ComfyUI",),
+        more_models=("extra_model_paths.yaml", "{appdata}/ComfyUI/extra_models_config.yaml"),
         called="",
         systems=("windows", "macos"),
         configurations=(COMFYUI_DESKTOP_1,),
@@ -183,6 +196,7 @@ KINDS = (
         configurations=(CHAINNER,),
         scripts=("run.py", "server.py", "server_host.py"),
         suffixes=(".pt", ".pth", ".ckpt", ".safetensors"),
+        adapts=True,
         half="where supported",
         restart="quit chaiNNer and start it again",
     ),
@@ -239,6 +253,8 @@ KINDS = (
         markers=((".version", "ComfyUI"), ("venv", "ComfyUI", "uv")),
         environments=("venv", "python"),
         models=("models/upscale_models", "ComfyUI/models/upscale_models"),
+        more_models=("ComfyUI/extra_model_paths.yaml",),
+        model_options=COMFYUI.model_options,
         places=("{data}/krita/ai_diffusion/server", "{data}/krita-ai-diffusion/server"),
         configurations=(KRITA,),
         scripts=("main.py",),
@@ -252,7 +268,9 @@ KINDS = (
         called="SwarmUI",
         markers=(("dlbackend", "src/SwarmUI.csproj"), ("dlbackend", "Data/Backends.fds"), ("dlbackend", "Models")),
         environments=("dlbackend/comfy/python_embeded", "dlbackend/ComfyUI/venv", "dlbackend/comfy/ComfyUI/venv"),
-        models=("Models/upscale_models", "Models/ESRGAN"),
+        models=("Models/upscale_models", "Models/ESRGAN", "Models/RealESRGAN", "Models/SwinIR"),
+        more_models=("dlbackend/comfy/ComfyUI/extra_model_paths.yaml", "dlbackend/ComfyUI/extra_model_paths.yaml"),
+        model_options=COMFYUI.model_options,
         configurations=(SWARMUI_BACKENDS,),
         scripts=("main.py",),
         flags=("-s",),
@@ -270,6 +288,7 @@ KINDS = (
         systems=("windows",),
         scripts=("run_upscale.py",),
         suffixes=(".pt", ".pth", ".ckpt", ".safetensors"),
+        adapts=True,
         half="where supported",
         restart="restart the application",
     ),

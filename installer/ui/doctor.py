@@ -19,7 +19,9 @@ def doctor_view(diagnosis: Diagnosis) -> View:
     patient, failed = diagnosis.patient, diagnosis.failed
     what = diagnosis.file.name if diagnosis.file else "a small model made for this"
     where = f"with {patient.name}" if patient.host else "with this spandrel"
-    if failed is None:
+    if any(step.cause == "elsewhere" for step in diagnosis.steps) and failed is None:
+        view = View(f"{what} loads and runs {where}, once it is where that looks for it")
+    elif failed is None:
         view = View(f"{what} loads and runs {where}")
     else:
         view = View(f"{what} does not work {where}: {failed.name} fails", "bad")
@@ -73,6 +75,9 @@ _SENTENCES = {
     "no image model": "Use a model for upscaling.",
     "unheeded": "Warning: the file states what no host ever sees, so every host renders it wrongly; run "
     "`aether-install fuse` on it, which folds that into the weights.",
+    "elsewhere": "Put it into {models}, where {name} looks for it.",
+    "channels": "Use it in an application that gives a model what it takes, such as chaiNNer; or ask for the model of "
+    "three channels.",
     "not finite": "The weights are damaged, or training went wrong: get another copy, or an earlier checkpoint.",
     "half overflows": "Switch half precision (FP16) off in {name}.",
     "wrong size": "Report this to aether-install, with the file's `aether-install inspect`.",
@@ -114,5 +119,6 @@ def _advice(step: Step, diagnosis: Diagnosis) -> Iterator[str]:
             name_of_module=diagnosis.installing("NAME"),
             options=as_options(patient.named_by),
             name=patient.name,
+            models=patient.host.models if patient.host else "",
             listed=" or ".join(suffixes),
         )

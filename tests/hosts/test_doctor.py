@@ -108,7 +108,11 @@ def test_a_host_is_healed_by_the_advice_alone(tmp_path: Path) -> None:
     assert (well["ok"], well["host"]) == (True, "comfyui"), well
     assert [step["step"] for step in well["steps"]] == list(STEPS)
     assert all(step["ok"] is True and step["detail"] for step in well["steps"])
-    assert well["advice"] == []
+    place = folder / "models" / "upscale_models"
+    assert well["advice"] == [f"Put it into {place}, where ComfyUI looks for it."]
+    shutil.move(elsewhere / model, place)
+    well = aether_json("doctor", place / model, "--host", folder, **around)
+    assert (well["ok"], well["advice"]) == (True, [])
     assert snapshot(environment.root, bytecode=True) == known, "looking writes nothing"
 
 
@@ -240,7 +244,7 @@ def test_a_host_that_runs_since_before_it_was_taught_is_to_be_restarted(
     assert str(running.pid) in stale["steps"][STEPS.index("taught")]["detail"]
     numbers = " and ".join(map(str, sorted((running.pid, worker.pid))))
     assert f"; ComfyUI (processes {numbers}) was started before" in stale["steps"][STEPS.index("taught")]["detail"]
-    assert stale["advice"] == ["Restart ComfyUI, which was started before: stop main.py and start it again."]
+    assert stale["advice"][0] == "Restart ComfyUI, which was started before: stop main.py and start it again."
     assert well["ok"] is True
 
 
@@ -469,6 +473,22 @@ def test_a1111_refuses_archives_of_recent_torches_and_safetensors(tmp_path: Path
     assert seen(path, tmp_path, "forge")["ok"] is True
     torch.save(WEIGHTS, path, _use_new_zipfile_serialization=False)
     assert seen(path, tmp_path, "a1111")["ok"] is True
+
+
+def test_a_host_is_given_what_it_feeds(tmp_path: Path) -> None:
+    """ComfyUI and most others give three channels to every model; chaiNNer gives each what it takes."""
+    grey = tmp_path / "grey.pth"
+    weights = weights_of(embed_dim=8, depths=(1,), upscale=2, in_chans=1)
+    torch.save(weights, grey, _use_new_zipfile_serialization=False)
+    for kind in sorted({kind.id for kind in KINDS if kind.usable}):
+        if kind in ("chainner", "mangajanai"):
+            assert seen(grey, tmp_path, kind)["ok"] is True
+            continue
+        step, detail, advice = told(seen(grey, tmp_path, kind))
+        assert step == "upscaled"
+        assert f"it takes 1 channel, and {host(kind).kind.name.partition(',')[0]} gives 3 to every model" in detail
+        assert "chaiNNer" in advice
+    assert seen(grey, tmp_path)["ok"] is True, "spandrel itself takes it"
 
 
 def test_a_host_that_takes_no_models_is_told_so(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ The one argument is JSON, with these keys:
 - ``suffixes``: what the host lists; ``archive``: a pattern for every name in a zip archive, or empty.
 - ``reader``: ``spandrel``, ``torch`` (``weights_only``), or ``both``.
 - ``half``: whether the host uses half precision where a model supports it.
+- ``channels``: how many the host gives to every model; null if it gives each what that takes.
+- ``is_listed``: whether the file is where the host lists models.
 
 An answer is JSON on one line: ``step`` alone as the step begins; ``ok`` and ``detail``, and ``cause`` where it failed
 or calls for advice all the same, when it ends. No step follows one that failed.
@@ -155,7 +157,11 @@ class Replay:
                 refused = [name for name in archive.namelist() if not re.fullmatch(self.asked["archive"], name)]
             if refused:
                 raise StepError("archive", "%s refuses archives that hold %s" % (self.host, ", ".join(refused)))
-        return "%s%s bytes, %s is listed by %s" % (said, format(size, ","), suffix, self.host)
+        told = "%s%s bytes, %s is listed by %s" % (said, format(size, ","), suffix, self.host)
+        if self.asked["is_listed"]:
+            return told
+        self.caution = "elsewhere"
+        return "%s, but not from %s" % (told, os.path.dirname(self.path))
 
     def _better_name(self) -> Optional[str]:
         """Which suffix that the host lists the content asks for, where the file has another one."""
@@ -309,6 +315,10 @@ class Replay:
         import torch
 
         self._check_weights()
+        given, takes = self.asked["channels"], self.model.input_channels
+        if given and takes != given:
+            what = "takes %d channel%s, and %s gives %d to every model" % (takes, "s"[: takes != 1], self.host, given)
+            raise StepError("channels", "it %s" % what)
         height, width = self._sides(20, 24)
         generator = torch.Generator().manual_seed(0)
         self.picture = torch.rand(1, self.model.input_channels, height, width, generator=generator)

@@ -199,6 +199,8 @@ KINDS = (
         adapts=True,
         half="where supported",
         restart="quit chaiNNer and start it again",
+        afterwards="after an update of it, start it once, quit it and run this again, since its first start installs the "
+        "spandrel that it pins",
     ),
     replace(
         _FORGE,

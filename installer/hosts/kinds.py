@@ -199,8 +199,8 @@ KINDS = (
         adapts=True,
         half="where supported",
         restart="quit chaiNNer and start it again",
-        afterwards="after an update of it, start it once, quit it and run this again, since its first start installs the "
-        "spandrel that it pins",
+        afterwards="after an update of it, start it once and quit it before it is taught again, since its first start "
+        "installs the spandrel that it pins",
     ),
     replace(
         _FORGE,

@@ -56,6 +56,7 @@ class Host:
         found_by: what told of it.
         sure: see ``Lead``.
         flags: what it starts its interpreter with, as far as that decides what is imported.
+        not_used: another spandrel, which it would import if it started its interpreter otherwise.
         problem: what keeps its interpreter from starting, in words that follow the name of that; empty if nothing is
             known to.
     """
@@ -70,6 +71,7 @@ class Host:
     found_by: str = ""
     sure: Sure = Sure.NOTED
     flags: tuple[str, ...] = ()
+    not_used: Path | None = None
     problem: str = ""
 
     @property
@@ -241,9 +243,7 @@ def follow(system: System, lead: Lead) -> Host | None:
     flags = starting_flags(system, kind, lead.folder)
     vendored = [path for pattern in kind.vendored for path in system.places(pattern, lead.folder)]
     package = next((path for path in vendored if os.path.isdir(path)), None)
-    if package is None and python is not None:
-        package = spandrel_of(system, python, flags)
-    return Host(
+    host = Host(
         id=kind.id,
         kind=kind,
         folder=lead.folder,
@@ -255,6 +255,17 @@ def follow(system: System, lead: Lead) -> Host | None:
         flags=flags,
         problem=why_it_cannot_start(system, python) if python else "",
     )
+    return host if package else _importing(system, host)
+
+
+def _importing(system: System, host: Host) -> Host:
+    """A host with the spandrel that its interpreter imports, and the one that other flags would have that import."""
+    if host.python is None:
+        return host
+    package = spandrel_of(system, host.python, host.flags)
+    others = (spandrel_of(system, host.python, flags) for flags in ((), ("-s",)))
+    not_used = next((other for other in others if other and package and not _same(other, package)), None)
+    return replace(host, spandrel=Spandrel(package) if package else None, not_used=not_used)
 
 
 def python_of(system: System, kind: Kind, folder: Path) -> Path | None:
@@ -413,9 +424,8 @@ def _with_processes(system: System, host: Host, processes: list[Process]) -> Hos
     """A host with its processes; what one of them was started with counts, whatever others are started with."""
     running = tuple(process for process in processes if _runs(host, process))
     flags = next((p.flags for p in running if p.script and p.script.name.lower() in host.kind.scripts), host.flags)
-    if flags != host.flags and host.python and not host.kind.vendored:
-        package = spandrel_of(system, host.python, flags)
-        host = replace(host, flags=flags, spandrel=Spandrel(package) if package else None)
+    if flags != host.flags and not host.kind.vendored:
+        host = _importing(system, replace(host, flags=flags))
     return replace(host, running=running)
 
 
@@ -444,7 +454,9 @@ def _each_once(hosts: list[Host]) -> list[Host]:
         known = by_folder.setdefault(place, host)
         is_without = not known.python or bool(known.problem)
         if host.python and not host.problem and (is_without or (host.sure is Sure.AT_HAND and host.spandrel)):
-            by_folder[place] = replace(known, python=host.python, spandrel=host.spandrel, problem="")
+            by_folder[place] = replace(
+                known, python=host.python, spandrel=host.spandrel, not_used=host.not_used, problem=""
+            )
     kept: dict[str, Host] = {}
     for place, host in sorted(by_folder.items(), key=lambda item: len(Path(item[0]).parts)):
         around_it = [outer for folder, outer in kept.items() if _is_inside(Path(place), Path(folder))]

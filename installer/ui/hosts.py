@@ -65,6 +65,11 @@ def hosts_view(discovery: Discovery, searched: Sequence[Path]) -> View:
     if not discovery.complete:
         view.advice.append("There was no time to look into every folder; name that of a missing one with --search.")
     view.advice += (
+        f"{host.kind.name} imports the spandrel in {host.spandrel.package}, and not that in {host.not_used}."
+        for host in hosts
+        if host.spandrel and host.not_used
+    )
+    view.advice += (
         f"{host.python}, the Python of {host.kind.name}, {host.problem}: {host.way_out}."
         for host in hosts
         if host.problem
@@ -211,6 +216,7 @@ def _described(host: Host, version: str | None, state: str | None) -> dict[str, 
         "running": bool(host.running),
         "restart": _is_stale(host, state),
         "problem": host.problem or None,
+        "not_used": str(host.not_used) if host.not_used else None,
         "found_by": host.found_by,
         "note": host.kind.note or None,
     }

@@ -88,6 +88,9 @@ def test_the_line_of_the_readme_teaches_the_spandrel_that_comfyui_imports(portab
     well = portable.type(line.replace(" spandrel", " doctor")).stdout
     assert str(portable.own / "spandrel") in well
     assert str(portable.users / "spandrel") in well
+    found = portable.type(line.replace(" spandrel", " hosts")).stdout
+    assert f"ComfyUI, portable in {portable.folder}" in found
+    assert f"and not that in {portable.users / 'spandrel'}" in found
     portable.type(line.replace(" spandrel", " uninstall"))
     assert portable.registered("-s") == "0.4.2 False"
 

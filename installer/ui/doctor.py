@@ -20,7 +20,7 @@ def doctor_view(diagnosis: Diagnosis) -> View:
     what = diagnosis.file.name if diagnosis.file else "a small model made for this"
     where = f"with {patient.name}" if patient.host else "with this spandrel"
     if any(step.cause == "elsewhere" for step in diagnosis.steps) and failed is None:
-        view = View(f"{what} loads and runs {where}, once it is where that looks for it")
+        view = View(f"{what} loads and runs {where}, once it lies in a folder that {patient.name} lists")
     elif failed is None:
         view = View(f"{what} loads and runs {where}")
     else:

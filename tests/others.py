@@ -48,6 +48,11 @@ def of_a_fork(at: Tree) -> None:
     write(record, record.read_bytes() + b"spandrel/architectures/AetherNet/__init__.py,,\n")
 
 
+def raising(at: Tree) -> None:
+    of_a_spandrel_to_come(at)
+    at.edit(at.payload / "__init__.py", b"import torch\n", b"raise ImportError('no more')\n")
+
+
 def without_a_module(at: Tree) -> None:
     of_a_spandrel_to_come(at)
     (at.payload / "__arch" / "aether_core.py").unlink()

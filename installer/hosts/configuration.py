@@ -21,14 +21,15 @@ class Sure(IntEnum):
     """
     How surely something is found again on the same machine, the surest first.
 
-    ``NOTED`` in a file or a known place, ``EXPLORED`` as far as there was time to, ``AT_HAND`` for as long as a process
-    runs or from where this program was started, ``NAMED`` by the user.
+    ``NOTED`` in a file or a known place, ``EXPLORED`` as far as there was time to, ``RUNNING`` for as long as its
+    process does, ``AT_HAND`` where this program was started, ``NAMED`` by the user.
     """
 
     NOTED = 0
     EXPLORED = 1
-    AT_HAND = 2
-    NAMED = 3
+    RUNNING = 2
+    AT_HAND = 3
+    NAMED = 4
 
 
 @dataclass(frozen=True)

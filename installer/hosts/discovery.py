@@ -136,15 +136,13 @@ class Discovery:
         hosts: in a fixed order.
         complete: whether there was time to look into every folder that was to be looked into.
         of_others: hosts that somebody else runs, and that nothing else told of.
+        here: the host that the current folder is a part of.
     """
 
     hosts: tuple[Host, ...]
     complete: bool = True
     of_others: tuple[Host, ...] = ()
-
-    def around(self, folder: Path) -> Host | None:
-        """The host that a folder is a part of."""
-        return next((host for host in self.hosts if _is_inside(folder, host.folder)), None)
+    here: Host | None = None
 
     def using(self, package: Path) -> list[Host]:
         """The hosts that import the spandrel in a folder."""
@@ -176,10 +174,13 @@ def discover(search: Iterable[Path] = (), system: System | None = None) -> Disco
     known = {os.path.realpath(host.folder) for host in hosts}
     others = [host for host in _each_once(list(_followed(system, of_others))) if not _is_known(host, known)]
     is_complete = usual.in_time and asked_for.in_time
+    numbered = tuple(_numbered(hosts, is_complete))
+    here = (host for host in numbered if system.folder and _is_inside(system.folder, host.folder))
     return Discovery(
-        tuple(_numbered(hosts, is_complete)),
+        numbered,
         is_complete,
         tuple(_with_processes(system, host, processes) for host in others),
+        next(here, None),
     )
 
 
@@ -202,7 +203,9 @@ def _followed(system: System, leads: Iterable[Lead]) -> Iterator[Host]:
     for lead in leads:
         host = follow(system, lead)
         if host is not None:
-            outer = (Lead(folder, found_by=lead.found_by, sure=lead.sure) for folder in lead.folder.parents[:3])
+            # By whichever Python a process runs a part of it, its own is where it is noted.
+            sure = Sure.AT_HAND if lead.sure is Sure.RUNNING else lead.sure
+            outer = (Lead(folder, found_by=lead.found_by, sure=sure) for folder in lead.folder.parents[:3])
             for found in (host, *filter(None, (follow(system, around_it) for around_it in outer))):
                 yield found
                 for noted in _noted_inside(system, found):
@@ -401,7 +404,7 @@ def _of_processes(system: System, processes: list[Process]) -> Iterator[Lead]:
                 continue
             is_its_own = folder == script.parent or (host.python and _same(host.python.parent, process.python.parent))
             if is_its_own or not host.python:
-                yield Lead(folder, python=process.python, found_by=f"process {process.pid}", sure=Sure.AT_HAND)
+                yield Lead(folder, python=process.python, found_by=f"process {process.pid}", sure=Sure.RUNNING)
 
 
 def _is_ours(system: System, process: Process) -> bool:
@@ -453,7 +456,7 @@ def _each_once(hosts: list[Host]) -> list[Host]:
         place = os.path.realpath(host.folder)
         known = by_folder.setdefault(place, host)
         is_without = not known.python or bool(known.problem)
-        if host.python and not host.problem and (is_without or (host.sure is Sure.AT_HAND and host.spandrel)):
+        if host.python and not host.problem and (is_without or (host.sure is Sure.RUNNING and host.spandrel)):
             by_folder[place] = replace(
                 known, python=host.python, spandrel=host.spandrel, not_used=host.not_used, problem=""
             )

@@ -164,6 +164,8 @@ def _faults(module: _Module, seen: set[Path]) -> Iterator[str]:
         yield f"{module.path} is no Python that can be read"
         return
     for node in _surely_run(module.tree.body):
+        if isinstance(node, ast.Raise):
+            yield f"line {node.lineno} of {module.path} raises an error"
         place = module.imported(node) if isinstance(node, ast.ImportFrom) else None
         if place is None or not isinstance(node, ast.ImportFrom):
             continue

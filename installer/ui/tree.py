@@ -156,7 +156,8 @@ def described(outcome: Outcome) -> dict[str, Any]:
     What scripts are told of a spandrel, after success and failure alike.
 
     ``state`` is what it is now, null if that cannot be read; ``changed`` the files that are not as they were;
-    ``undeleted`` those of them that are rubbish, which the next run deletes.
+    ``undeleted`` those of them that are rubbish, which the next run deletes; ``foreign`` what somebody else's AetherNet
+    is good for.
     """
     found, manifest = outcome.facts.spandrel, outcome.facts.manifest
     return {
@@ -164,6 +165,7 @@ def described(outcome: Outcome) -> dict[str, Any]:
         "spandrel": {"version": found.version, "path": str(found.package)},
         "payload": {"version": outcome.facts.shipped.version, "installed": manifest.version if manifest else None},
         "changed": [str(path) for path in outcome.changed],
+        **({"foreign": foreign(outcome.facts).worth.value} if outcome.state is State.FOREIGN else {}),
         **({"undeleted": [str(path) for path in outcome.undeleted]} if outcome.undeleted else {}),
     }
 

@@ -231,6 +231,22 @@ def test_variables_name_places_too(tmp_path: Path, unpacked: Path) -> None:
     assert hosts["chainner"].python == tmp_path / "opt" / "own" / "bin" / "python"
 
 
+def test_a_python_that_is_noted_counts_wherever_one_is(tmp_path: Path, unpacked: Path) -> None:
+    """Where a folder holds an environment of its own, which its application does not use."""
+    system = linux(tmp_path)
+    folder = touch(tmp_path / "srv" / "ComfyUI", *COMFYUI)
+    for place in (folder / ".venv", tmp_path / "opt" / "own"):
+        venv(place, unpacked)
+    record = {"installPath": "/srv/ComfyUI", "adopted": True, "adoptedPythonPath": "/opt/own/bin/python"}
+    note(system.home / ".local" / "share" / "comfyui-desktop-2" / "installations.json", [record])
+    inside = folder / "models" / "upscale_models"
+    for python in (None, folder / ".venv" / "bin" / "python"):
+        machine = Pretended("linux", {}, system.home, python=python, folder=inside, disk=tmp_path)
+        found = discover(system=machine)
+        assert found.here == found.hosts[0]
+        assert found.here.python == tmp_path / "opt" / "own" / "bin" / "python"
+
+
 def test_what_swarmui_starts_is_found(tmp_path: Path, unpacked: Path) -> None:
     system = linux(tmp_path)
     swarm = touch(system.home / "SwarmUI", "src/SwarmUI.csproj", "dlbackend/")

@@ -83,17 +83,25 @@ def test_in_the_folder_of_an_application_its_own_spandrel_is_named(tmp_path: Pat
     tool = with_aether_install(make_environment(tmp_path / "tool", None, borrow=False))
     folder = touch(tmp_path / "1" / "2" / "3" / "4" / "ComfyUI", *COMFYUI)
     make_environment(folder / "venv", "0.4.1", borrow=False)
+    variables = {**os.environ, "HOME": str(touch(tmp_path / "home"))}
     for place in (folder, folder / "models" / "upscale_models"):
-        for command in ("status", "spandrel"):
-            line = [tool.python, "-B", "-m", "aether_install", command]
-            variables = {**os.environ, "HOME": str(touch(tmp_path / "home"))}
-            told = subprocess.run(line, capture_output=True, text=True, env=variables, cwd=place)
-            assert told.returncode == 1, "the default is the Python that runs this"
-            assert "ComfyUI, in whose folder this is, has one: spandrel 0.4.1, absent" in told.stderr
-            words = told.stderr.split("`")[-2].split()
-            told = subprocess.run([*line, *words, "--json"], capture_output=True, text=True, env=variables, cwd=place)
-            assert json.loads(told.stdout)["spandrel"]["version"] == "0.4.1"
-        subprocess.run([*line[:-1], "uninstall", *words], capture_output=True, env=variables, cwd=place, check=True)
+
+        def typed(*words: str, place: Path = place) -> subprocess.CompletedProcess[str]:
+            line = [tool.python, "-B", "-m", "aether_install", *words]
+            return subprocess.run(line, capture_output=True, text=True, env=variables, cwd=place)
+
+        told = typed("spandrel")
+        assert told.returncode == 1, "the default is the Python that runs this"
+        assert "ComfyUI, in whose folder this is, has one: spandrel 0.4.1, absent" in told.stderr
+        state = typed("status")
+        assert (state.returncode, state.stderr) == (1, "")
+        assert f"host: ComfyUI in {folder}" in state.stdout
+        words = told.stderr.split("`")[-2].split()
+        assert typed("spandrel", *words, "--no-verify").returncode == 0
+        state = typed("status", "--json")
+        assert (state.returncode, json.loads(state.stdout)["state"]) == (0, "installed")
+        assert json.loads(state.stdout)["spandrel"]["version"] == "0.4.1"
+        assert typed("uninstall", *words).returncode == 0
 
 
 def test_what_can_use_no_model_is_not_offered(tmp_path: Path) -> None:

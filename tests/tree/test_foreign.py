@@ -16,6 +16,7 @@ from others import (
     imported_only,
     of_a_fork,
     of_a_spandrel_to_come,
+    raising,
     without_a_main_module,
     without_a_module,
     without_the_class,
@@ -31,6 +32,7 @@ from aether_install.tree.foreign import Worth, foreign
 CASES: dict[Callable[[Tree], None], tuple[Worth, str]] = {
     of_a_spandrel_to_come: (Worth.WORKS, ""),
     of_a_fork: (Worth.BROKEN, "imports aether_net_of_before from"),
+    raising: (Worth.BROKEN, "raises an error"),
     without_a_module: (Worth.BROKEN, "aether_core"),
     without_a_main_module: (Worth.BROKEN, "there is no AetherNet/__init__.py"),
     without_the_class: (Worth.BROKEN, "AetherNetFusedArch"),
@@ -49,7 +51,7 @@ def test_what_works_is_told_from_what_does_not(at: Tree, make: Callable[[Tree], 
     assert (at.state, found.worth) == ("foreign", worth), found
     assert fault in found.fault
     told = in_process.aether_json("status", "--target", at.package)
-    assert told["state"] == "foreign"
+    assert (told["state"], told["foreign"]) == ("foreign", worth.value)
     shown = in_process.aether_install("status", "--target", at.package, check=False)
     assert shown.returncode == 1
     done = in_process.aether_install("spandrel", "--target", at.package, check=False)

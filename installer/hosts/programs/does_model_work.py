@@ -114,8 +114,7 @@ class Replay:
     def _left_out(self) -> str:
         """Of a spandrel among the user's own packages, where this Python was told to leave those out."""
         package = os.path.join(site.getusersitepackages(), "spandrel")
-        is_told_so = sys.flags.no_user_site and sys.prefix == sys.base_prefix
-        if not is_told_so or not os.path.isfile(os.path.join(package, "__init__.py")):
+        if not sys.flags.no_user_site or not os.path.isfile(os.path.join(package, "__init__.py")):
             return ""
         return ", and not %s, since it is started without the user's own packages" % package
 

@@ -39,10 +39,8 @@ def _is_closed(package: str) -> bool:
 
 
 def _left_out() -> List[str]:
-    if not sys.flags.no_user_site or sys.prefix != sys.base_prefix:
-        return []
     package = os.path.join(site.getusersitepackages(), "spandrel")
-    return [package] if os.path.isfile(os.path.join(package, "__init__.py")) else []
+    return [package] if sys.flags.no_user_site and os.path.isfile(os.path.join(package, "__init__.py")) else []
 
 
 def _is_managed() -> bool:

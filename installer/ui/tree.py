@@ -14,6 +14,8 @@ from ..tree.steps import Put, PutBack
 from .view import View, as_options
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..errors import AetherInstallError
     from ..hosts.locate import Located
     from ..tree.commands import Outcome
@@ -72,7 +74,7 @@ def status_view(located: Located, outcome: Outcome) -> View:
     view.facts += _whereabouts(located, outcome)
     view.facts += [("edited", str(path)) for path in edited_files(outcome.facts) if state == "modified"]
     view.facts += [("left behind", str(path)) for path in outcome.facts.leftovers]
-    view.described = described(outcome)
+    view.described = {**described(outcome), "not_used": [str(path) for path in _not_used(located)]}
     return view
 
 
@@ -120,7 +122,7 @@ def _change_view(located: Located, view: View, outcome: Outcome) -> View:
         f"Warning: {path} could not be deleted; it does no harm, and the next run of this command deletes it."
         for path in outcome.undeleted
     ]
-    view.described = described(outcome)
+    view.described = {**described(outcome), "not_used": [str(path) for path in _not_used(located)]}
     root = outcome.facts.spandrel.site_packages
     changes = [(change.value, path.relative_to(root).as_posix()) for path, change in outcome.plan.changes.items()]
     would_be = "would be " if outcome.dry_run else ""
@@ -135,6 +137,11 @@ def _change_view(located: Located, view: View, outcome: Outcome) -> View:
 
 def _name(outcome: Outcome) -> str:
     return f"spandrel {outcome.facts.spandrel.version or ''}".rstrip()
+
+
+def _not_used(located: Located) -> tuple[Path, ...]:
+    """Spandrels that are there for an interpreter and not imported by it."""
+    return (*located.interpreter.also, *located.interpreter.left_out) if located.interpreter else ()
 
 
 def _whereabouts(located: Located, outcome: Outcome) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -105,10 +106,12 @@ def test_by_whatever_name_it_is_the_spandrel_that_comfyui_imports(portable: Port
     ]
     own, users = str(portable.own / "spandrel"), str(portable.users / "spandrel")
     for way in ways:
-        assert f'"path": "{own}"' in portable.type(line, *way, check=False).stdout, way
+        told = json.loads(portable.type(line, *way, check=False).stdout)
+        assert (told["spandrel"]["path"], told["not_used"]) == (own, [users]), way
     portable.bat.write_bytes(BAT.replace(" -s", "").encode())
     for way in ways:
-        assert f'"path": "{users}"' in portable.type(line, *way, check=False).stdout, "its .bat was edited"
+        told = json.loads(portable.type(line, *way, check=False).stdout)
+        assert (told["spandrel"]["path"], told["not_used"]) == (users, [own]), "its .bat was edited"
     portable.bat.unlink()
     for way in ways:
         assert f'"path": "{own}"' in portable.type(line, *way, check=False).stdout, "as portables do"

@@ -14,7 +14,8 @@ from ..ui.console import Console
 from .boundary import told
 
 if TYPE_CHECKING:
-    from ..hosts.discovery import Discovery, Host
+    from ..hosts.discovery import Discovery
+    from ..hosts.host import Host
     from ..hosts.locate import Located
     from ..ui.hosts import Result
     from ..ui.view import View

@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import os
 import time
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..prompt import typed
-from ..tree.commands import status
-from ..tree.foreign import Worth, foreign
 from ..tree.layout import Spandrel
-from ..tree.state import State
 from .configuration import LAUNCHER_PLACES, LAUNCHERS, Configuration, Lead, Sure
 from .environment import python_in, site_packages_in, spandrel_of, why_it_cannot_start
+from .host import Host
 from .kinds import KINDS, Kind
 from .processes import Process
-from .started import started_before
 from .starting import starting_flags
-from .system import System, this_system
+from .system import System, is_inside, same_place, this_system
 
 _EXPLORING_SECONDS = 0.7
 """How long folders are looked through, so that a slow disk makes the answer shorter and not later."""
@@ -38,93 +33,6 @@ _MARKERS = [
     (kind, {path.partition("/")[0].lower() for path in marker}, marker) for kind in KINDS for marker in kind.markers
 ]
 """With what a look at the names in a folder can rule out; only what follows the first part of a path has wildcards."""
-
-
-@dataclass(frozen=True)
-class Host:
-    """
-    An application on this machine that uses spandrel.
-
-    Attributes:
-        id: a short name, which means no other host as long as none of its kind comes or goes.
-        kind: what is known of its kind.
-        folder: where it lives.
-        python: its interpreter; None if it has none of its own or it could not be told.
-        spandrel: the spandrel that it imports, if there is one.
-        models: where its upscale models go, if that is a folder.
-        running: its processes.
-        found_by: what told of it.
-        sure: see ``Lead``.
-        flags: what it starts its interpreter with, as far as that decides what is imported.
-        not_used: another spandrel, which it would import if it started its interpreter otherwise.
-        problem: what keeps its interpreter from starting, in words that follow the name of that; empty if nothing is
-            known to.
-    """
-
-    id: str
-    kind: Kind
-    folder: Path
-    python: Path | None
-    spandrel: Spandrel | None
-    models: Path | None
-    running: tuple[Process, ...] = ()
-    found_by: str = ""
-    sure: Sure = Sure.NOTED
-    flags: tuple[str, ...] = ()
-    not_used: Path | None = None
-    problem: str = ""
-
-    @property
-    def way_out(self) -> str:
-        """What to do where its interpreter does not start, as a part of a sentence."""
-        repair = f"repair {self.kind.name}"
-        if self.spandrel is None:
-            return repair
-        target = typed(["--target", str(self.spandrel.site_packages)])
-        return f"{repair}, or teach its spandrel with `aether-install spandrel {target}`"
-
-    @property
-    def is_named_only(self) -> bool:
-        """Whether it is found because the user said where to look."""
-        return self.sure is Sure.NAMED
-
-    @property
-    def lasting_id(self) -> str:
-        """An id that follows from its folder alone, by which it is known as well."""
-        place = os.fsencode(os.path.normcase(os.path.realpath(self.folder)))
-        return f"{self.kind.id}-{10000 + zlib.crc32(place) % 90000}"
-
-    @property
-    def state(self) -> str | None:
-        """The state of its spandrel; None if that cannot be read."""
-        if self.spandrel is None:
-            return "missing"
-        try:
-            return status(self.spandrel).before.value
-        except Exception:
-            # Whatever is the matter with one spandrel, the other hosts are to be told of.
-            return None
-
-    @property
-    def knows_by_itself(self) -> bool:
-        """Whether its spandrel came with an AetherNet that works, or got one some other way."""
-        try:
-            found = status(self.spandrel) if self.spandrel else None
-        except Exception:
-            return False
-        return bool(found and found.before is State.FOREIGN and foreign(found.facts).worth is Worth.WORKS)
-
-    @property
-    def to_restart(self) -> tuple[Process, ...]:
-        """Its processes that know its spandrel as that was before it was taught, or before it was taught anew."""
-        spandrel = self.spandrel
-        if spandrel is None or not os.path.isdir(spandrel.payload):
-            return ()
-        return tuple(process for process in self.running if started_before(process.pid, spandrel))
-
-    def uses(self, package: Path) -> bool:
-        """Whether its spandrel is the one in a folder."""
-        return self.spandrel is not None and _same(self.spandrel.package, package)
 
 
 @dataclass(frozen=True)
@@ -175,7 +83,7 @@ def discover(search: Iterable[Path] = (), system: System | None = None) -> Disco
     others = [host for host in _each_once(list(_followed(system, of_others))) if not _is_known(host, known)]
     is_complete = usual.in_time and asked_for.in_time
     numbered = tuple(_numbered(hosts, is_complete))
-    here = (host for host in numbered if system.folder and _is_inside(system.folder, host.folder))
+    here = (host for host in numbered if system.folder and is_inside(system.folder, host.folder))
     return Discovery(
         numbered,
         is_complete,
@@ -189,7 +97,7 @@ def host_of(system: System, python: Path) -> Host | None:
     processes = system.processes()
     leads = [*map(Lead, python.parents[:_LEVELS_TO_PYTHON]), *_of_processes(system, processes)]
     for host in filter(None, (follow(system, lead) for lead in leads)):
-        if host.python and _same(host.python.parent, python.parent):
+        if host.runs_on(python):
             return _with_processes(system, replace(host, id=host.lasting_id), processes)
     return None
 
@@ -267,7 +175,7 @@ def _importing(system: System, host: Host) -> Host:
         return host
     package = spandrel_of(system, host.python, host.flags)
     others = (spandrel_of(system, host.python, flags) for flags in ((), ("-s",)))
-    not_used = next((other for other in others if other and package and not _same(other, package)), None)
+    not_used = next((other for other in others if other and package and not same_place(other, package)), None)
     return replace(host, spandrel=Spandrel(package) if package else None, not_used=not_used)
 
 
@@ -402,21 +310,20 @@ def _of_processes(system: System, processes: list[Process]) -> Iterator[Lead]:
             host = follow(system, Lead(folder))
             if host is None or script.name.lower() not in host.kind.scripts:
                 continue
-            is_its_own = folder == script.parent or (host.python and _same(host.python.parent, process.python.parent))
-            if is_its_own or not host.python:
+            if folder == script.parent or host.runs_on(process.python) or not host.python:
                 yield Lead(folder, python=process.python, found_by=f"process {process.pid}", sure=Sure.RUNNING)
 
 
 def _is_ours(system: System, process: Process) -> bool:
     """Whether a process is this user's; another's is theirs to teach."""
-    return process.home is None or _same(process.home, system.home)
+    return process.home is None or same_place(process.home, system.home)
 
 
 def _at_hand(system: System) -> Iterator[Lead]:
     """The host that the running Python belongs to, and the one that the current folder is a part of."""
     for folder in system.python.parents[:_LEVELS_TO_PYTHON] if system.python else ():
         host = follow(system, Lead(folder))
-        if host and host.python and system.python and _same(host.python.parent, system.python.parent):
+        if host and system.python and host.runs_on(system.python):
             yield Lead(folder, found_by="the Python that runs this", sure=Sure.AT_HAND)
     here = around(system, system.folder) if system.folder else None
     if here is not None:
@@ -434,14 +341,12 @@ def _with_processes(system: System, host: Host, processes: list[Process]) -> Hos
 
 def _runs(host: Host, process: Process) -> bool:
     """Whether a process is the host's: by an interpreter or a program of its own, or by its program in its folder."""
-    if host.python and _is_inside(host.python.parent, host.folder) and _same(process.python.parent, host.python.parent):
+    if host.python and is_inside(host.python.parent, host.folder) and host.runs_on(process.python):
         return True
     script = process.script
     if script is not None and script.name.lower() in host.kind.scripts:
-        return _is_inside(script, host.folder) or (
-            process.folder is not None and _is_inside(process.folder, host.folder)
-        )
-    return bool(host.kind.vendored) and script is not None and _is_inside(script, host.folder)
+        return is_inside(script, host.folder) or (process.folder is not None and is_inside(process.folder, host.folder))
+    return bool(host.kind.vendored) and script is not None and is_inside(script, host.folder)
 
 
 def _each_once(hosts: list[Host]) -> list[Host]:
@@ -462,7 +367,7 @@ def _each_once(hosts: list[Host]) -> list[Host]:
             )
     kept: dict[str, Host] = {}
     for place, host in sorted(by_folder.items(), key=lambda item: len(Path(item[0]).parts)):
-        around_it = [outer for folder, outer in kept.items() if _is_inside(Path(place), Path(folder))]
+        around_it = [outer for folder, outer in kept.items() if is_inside(Path(place), Path(folder))]
         if not any(_is_one(host, outer) for outer in around_it):
             kept[place] = host
     return [kept[place] for place in by_folder if place in kept]
@@ -472,7 +377,7 @@ def _is_one(part: Host, outer: Host) -> bool:
     """Whether a host inside another is nothing but a part of that."""
     if part.spandrel is None or (outer.spandrel and part.uses(outer.spandrel.package)):
         return True
-    return bool(part.python and outer.python and _same(part.python.parent, outer.python.parent))
+    return part.python is not None and outer.runs_on(part.python)
 
 
 def _numbered(hosts: list[Host], is_complete: bool) -> Iterator[Host]:
@@ -513,11 +418,3 @@ def _identity(folder: Path) -> tuple[int, int] | str:
     except OSError:
         return str(folder)
     return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(folder)
-
-
-def _same(one: Path, other: Path) -> bool:
-    return one == other or os.path.realpath(one) == os.path.realpath(other)
-
-
-def _is_inside(path: Path, folder: Path) -> bool:
-    return path.is_relative_to(folder) or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))

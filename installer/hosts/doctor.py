@@ -17,8 +17,9 @@ from ..tree.commands import Outcome, Progress, status
 from ..tree.foreign import Foreign, Worth, foreign
 from ..tree.layout import Spandrel
 from ..tree.state import State
-from .discovery import Host, discover
+from .discovery import discover
 from .environment import python_in
+from .host import Host
 from .installing import installing
 from .interpreter import Interpreter, other_interpreter
 from .listed import lists, model_folders

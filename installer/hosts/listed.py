@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from .discovery import Host
-from .system import System
+from .host import Host
+from .system import System, is_inside
 
 _SUBFOLDER = "upscale_models"
 """What ComfyUI calls the kind of model, in its configuration and in folders of its own."""
@@ -36,8 +36,7 @@ def model_folders(system: System, host: Host) -> tuple[Path, ...]:
 
 def lists(folders: tuple[Path, ...], file: Path) -> bool:
     """Whether a file is in one of some folders, or in a folder inside it."""
-    place = Path(os.path.realpath(file))
-    return any(file.is_relative_to(folder) or place.is_relative_to(os.path.realpath(folder)) for folder in folders)
+    return any(is_inside(file, folder) for folder in folders)
 
 
 def noted_folders(system: System, text: str, path: Path) -> Iterator[Path]:

@@ -16,7 +16,7 @@ from .installing import installing
 from .interpreter import Interpreter, lists_aethernet, other_interpreter, own_flags, running_interpreter, self_test
 
 if TYPE_CHECKING:
-    from .discovery import Host
+    from .host import Host
 
 
 @dataclass(frozen=True)

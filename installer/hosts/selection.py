@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ..errors import AetherInstallError
 from ..tree.layout import Spandrel
-from .discovery import Discovery, Host, around, below, discover
+from .discovery import Discovery, around, below, discover
+from .host import Host
 from .installing import installing
 from .interpreter import other_interpreter
 from .locate import Located

@@ -145,6 +145,16 @@ class System:
             return None
 
 
+def same_place(one: Path, other: Path) -> bool:
+    """Whether two paths lead to the same place."""
+    return one == other or os.path.realpath(one) == os.path.realpath(other)
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path leads to somewhere in a folder, or to the folder."""
+    return path.is_relative_to(folder) or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
 def this_system() -> System:
     """The machine that this program runs on."""
     platform: Platform = {"win32": "windows", "darwin": "macos"}.get(sys.platform, "linux")  # type: ignore[assignment]

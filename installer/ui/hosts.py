@@ -15,7 +15,8 @@ from .view import View
 
 if TYPE_CHECKING:
     from ..errors import AetherInstallError
-    from ..hosts.discovery import Discovery, Host
+    from ..hosts.discovery import Discovery
+    from ..hosts.host import Host
 
 TEACH_ALL = "aether-install spandrel --all"
 

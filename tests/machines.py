@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
+import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +29,19 @@ def note(path: Path, content: object) -> None:
     """Writes a configuration file: text as it is, anything else as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+
+
+def standalone_python(root: Path) -> Environment:
+    """A Python that is no virtual environment, such as portables ship, and imports the user's own packages too."""
+    home = Path(sys.base_prefix)
+    library = Path(sysconfig.get_path("stdlib"))
+    made = touch(root / "lib" / library.name, "site-packages/")
+    for path in library.iterdir():
+        if path.name != "site-packages":
+            (made / path.name).symlink_to(path)
+    (root / "bin").mkdir()
+    shutil.copy(home / "bin" / library.name, root / "bin" / "python")
+    return Environment(root)
 
 
 COMFYUI = ("main.py", "nodes.py", "comfy/", "comfy_extras/", "comfy_api/", "models/upscale_models/")

@@ -27,6 +27,8 @@ def spandrel(where: Where, dry_run: bool, force: bool, no_verify: bool, as_json:
     """Teach a spandrel to load AetherNet models."""
     with Boundary(Console(as_json)) as console:
         from ..tree.commands import install
+        from ..tree.foreign import foreign
+        from ..tree.state import State
         from ..ui.tree import install_view
 
         def teach(found: Located) -> View:
@@ -43,6 +45,9 @@ def spandrel(where: Where, dry_run: bool, force: bool, no_verify: bool, as_json:
                 check=check if verify else None,
                 progress=console.progress,
             )
+            if verify and outcome.before is State.FOREIGN:
+                console.progress("asking whether the AetherNet that is there can be imported")
+                found.check_others(foreign(outcome.facts))
             return install_view(found, outcome)
 
         on_each(console, where, teach, teaches=True)

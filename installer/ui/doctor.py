@@ -19,7 +19,9 @@ def doctor_view(diagnosis: Diagnosis) -> View:
     patient, failed = diagnosis.patient, diagnosis.failed
     what = diagnosis.file.name if diagnosis.file else "a small model made for this"
     where = f"with {patient.name}" if patient.host else "with this spandrel"
-    if failed is None:
+    if any(step.cause == "elsewhere" for step in diagnosis.steps) and failed is None:
+        view = View(f"{what} loads and runs {where}, once it lies in a folder that {patient.name} lists")
+    elif failed is None:
         view = View(f"{what} loads and runs {where}")
     else:
         view = View(f"{what} does not work {where}: {failed.name} fails", "bad")
@@ -48,14 +50,12 @@ _SENTENCES = {
     "no python": "Name with --python the interpreter that the application itself runs; `aether-install hosts` lists "
     "what it finds.",
     "no torch": "This is hardly the Python that an application runs its models with: name that one with --python, or "
-    "the application with --host; `aether-install hosts` lists what it finds. Or install torch: `{python} -m pip "
-    "install torch`.",
-    "old torch": "Update the application, or torch alone: `{python} -m pip install --upgrade torch`.",
-    "no spandrel": "Install it with `{python} -m pip install spandrel`, and teach it: `aether-install "
-    "spandrel{options}`.",
-    "old spandrel": "Upgrade it with `{python} -m pip install --upgrade spandrel`, and teach it: `aether-install "
-    "spandrel{options}`.",
+    "the application with --host; `aether-install hosts` lists what it finds. Or install torch: {torch}.",
+    "old torch": "Update the application, or torch alone: {newer_torch}.",
+    "no spandrel": "Install it with {spandrel}, and teach it: `aether-install spandrel{options}`.",
+    "old spandrel": "Upgrade it with {newer_spandrel}, and teach it: `aether-install spandrel{options}`.",
     "no file": "Check the path.",
+    "no sample": "Name a model file, with which to try it.",
     "empty": "Copy or download it again.",
     "no choice": "Use another application: `aether-install hosts` lists those that are here.",
     "suffix": "Ask for the model as {listed}; of an unfused one, `aether-install fuse` writes a .pth or a "
@@ -71,10 +71,13 @@ _SENTENCES = {
     "int8": "This is an int8, quantised model, which no host runs: use the float file that it was made from.",
     "damaged": "The file is truncated or damaged: copy or download it again.",
     "unknown": "Check that this is a model for upscaling; if it is one of a newer architecture, upgrade spandrel with "
-    "`{python} -m pip install --upgrade spandrel`.",
+    "{newer_spandrel}.",
     "no image model": "Use a model for upscaling.",
     "unheeded": "Warning: the file states what no host ever sees, so every host renders it wrongly; run "
     "`aether-install fuse` on it, which folds that into the weights.",
+    "elsewhere": "Put it into {models}, where {name} looks for it.",
+    "channels": "Use it in an application that gives a model what it takes, such as chaiNNer; or ask for the model of "
+    "three channels.",
     "not finite": "The weights are damaged, or training went wrong: get another copy, or an earlier checkpoint.",
     "half overflows": "Switch half precision (FP16) off in {name}.",
     "wrong size": "Report this to aether-install, with the file's `aether-install inspect`.",
@@ -82,21 +85,25 @@ _SENTENCES = {
     "memory": "Close programs that use much memory, {name} among them, and run this again.",
     "ended": "Run this again after closing programs that use much memory; if it ends again, reinstall torch in that "
     "Python, for its own code makes the process end.",
-    "raised": "Mend what the words above name; if it is a module that is missing, install it: `{python} -m pip install "
-    "NAME`.",
+    "raised": "Mend what the words above name; if it is a module that is missing, install it: {name_of_module}.",
 }
 
 
 def _advice(step: Step, diagnosis: Diagnosis) -> Iterator[str]:
     patient = diagnosis.patient
-    if step.cause in ("untaught", "broken"):
-        yield state_advice(diagnosis.state or "absent", patient.named_by)
-    elif step.cause == "unknown" and diagnosis.state == "outdated":
+    found = diagnosis.found
+    if step.cause in ("untaught", "broken", "foreign") and found:
+        yield state_advice(found, patient.named_by)
+    elif step.cause in ("untaught", "broken"):
+        yield f"Run `aether-install spandrel{as_options(patient.named_by)}` to teach it."
+    elif step.cause == "unknown" and found and found.before.value == "outdated":
         # This version may know a generation that the one there does not.
-        yield state_advice("outdated", patient.named_by)
+        yield state_advice(found, patient.named_by)
     elif step.cause == "restart":
         for host in diagnosis.to_restart:
             yield f"Restart {host.kind.name}, which was started before: {host.kind.restart}."
+    elif step.cause == "does not start" and patient.host:
+        yield f"{patient.host.way_out[:1].upper()}{patient.host.way_out[1:]}."
     elif step.cause.startswith("rename to "):
         yield f"R{step.cause[1:]}: its name is to end so."
     elif step.cause == "refused":
@@ -105,8 +112,13 @@ def _advice(step: Step, diagnosis: Diagnosis) -> Iterator[str]:
     else:
         suffixes = patient.host.kind.suffixes[:3] if patient.host else (".pth", ".safetensors")
         yield _SENTENCES[step.cause].format(
-            python=patient.executable,
+            torch=diagnosis.installing("torch"),
+            newer_torch=diagnosis.installing("torch", upgrade=True),
+            spandrel=diagnosis.installing("spandrel"),
+            newer_spandrel=diagnosis.installing("spandrel", upgrade=True),
+            name_of_module=diagnosis.installing("NAME"),
             options=as_options(patient.named_by),
             name=patient.name,
+            models=patient.host.models if patient.host else "",
             listed=" or ".join(suffixes),
         )

@@ -14,7 +14,7 @@ import pytest
 from environments import script
 from trees import Tree
 
-from aether_install.ui.view import typed
+from aether_install.prompt import typed
 
 
 def on_terminal(*arguments: str | Path, **environment: str) -> tuple[int, str]:

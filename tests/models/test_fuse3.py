@@ -158,6 +158,37 @@ def test_what_is_folded_or_merged_wrongly_does_not_verify(
     assert not (tmp_path / "out.pth").exists()
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_network_that_was_never_trained_differs_by_rounding_alone(tmp_path: Path, seed: int) -> None:
+    """Its outputs span some 1e-4 around a half, where one unit in the last place is 6e-8."""
+    torch.manual_seed(seed)
+    torch.save(core3().aether3(embed_dim=24, depths=(1, 1), scale=8).state_dict(), tmp_path / "fresh.pth")
+    comparison = fuse(tmp_path / "fresh.pth", tmp_path / "out.pth").comparison
+    assert comparison is not None
+    assert comparison.output_range < 1e-3
+    assert comparison.max_abs_diff < 1e-6
+
+
+@pytest.mark.parametrize("error", [1e-6, 1e-5])
+def test_more_than_rounding_does_not_verify_where_outputs_hardly_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: float
+) -> None:
+    torch.manual_seed(0)
+    torch.save(core3().aether3(embed_dim=24, depths=(1, 1), scale=8).state_dict(), tmp_path / "fresh.pth")
+    build = core3().build_aether3
+
+    def wrongly(weights: Any, **named: Any) -> Any:
+        network = build(weights, **named)
+        if core3().detect_form(weights) == "fused":
+            network.conv_last.bias.data += error
+        return network
+
+    monkeypatch.setattr(core3(), "build_aether3", wrongly)
+    with pytest.raises(AetherInstallError, match="differs from"):
+        fuse(tmp_path / "fresh.pth", tmp_path / "out.pth")
+    assert not (tmp_path / "out.pth").exists()
+
+
 def test_inspect_warns_of_what_hosts_cannot_see(tmp_path: Path) -> None:
     case = golden3("f_x2_gray_r255")
     for key, warned in (("res_scale", r"res_scale 0\.2"), ("img_range", "img_range 255")):

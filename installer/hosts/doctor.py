@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AetherInstallError
+from ..formats.recognise import recognise
 from ..tree.commands import Progress, status
 from ..tree.layout import Spandrel
 from ..tree.manifest import MANIFEST_NAME
@@ -182,6 +183,8 @@ def examine(patient: Patient, file: Path | None, progress: Progress) -> Diagnosi
     steps = replay.steps
     if patient.problem:
         steps = [replace(step, detail=patient.problem) if step.cause == "no spandrel" else step for step in steps]
+    if path:
+        steps = [_by_what_it_is(step, path) for step in steps]
     package = replay.package or patient.package
     stale = (
         list(_started_before(package)) if package and any(step.name == "taught" and step.ok for step in steps) else []
@@ -192,6 +195,14 @@ def examine(patient: Patient, file: Path | None, progress: Progress) -> Diagnosi
     others = tuple(host for host in discover().hosts if host.python and host.kind.usable) if is_no_host else ()
     to_restart = tuple({host.id: host for host, _ in stale}.values())
     return Diagnosis(patient, path, tuple(steps), package, others, to_restart)
+
+
+def _by_what_it_is(step: Step, path: Path) -> Step:
+    """A step that fails for what the file is says so, instead of how its reader stumbled over that."""
+    if step.ok is not False or step.name not in ("file", "read", "detected"):
+        return step
+    known = recognise(path)
+    return replace(step, detail=f"it is {known.what}; {known.remedy}", cause="refused") if known else step
 
 
 def request(patient: Patient, path: Path | None, folder: str) -> dict[str, Any]:

@@ -69,6 +69,8 @@ _SENTENCES = {
     "pickle": "Ask for a file of weights alone (a state dict, or .safetensors); what this one asks for is no weights.",
     "no weights": "Ask for a file that holds the weights of a network.",
     "int8": "This is an int8, quantised model, which no host runs: use the float file that it was made from.",
+    "fp8": "Its weights are of a type that spandrel's own reader does not know, fp8 most likely: use the float16 or "
+    "float32 file of the same model.",
     "damaged": "The file is truncated or damaged: copy or download it again.",
     "unknown": "Check that this is a model for upscaling; if it is one of a newer architecture, upgrade spandrel with "
     "`{python} -m pip install --upgrade spandrel`.",

@@ -38,7 +38,7 @@ READ_BY_FUSE = re.compile(
     r"|torch\.(Size|device|Tensor|bool|\w+Storage|(b?float|complex|q?u?int)[\dx]+)"
     r"|torch\.per_(tensor|channel)_(affine|symmetric)|torch\.storage\.UntypedStorage|torch\.nn\.parameter\.Parameter"
     r"|torch\.torch_version\.TorchVersion|torch\._tensor\._rebuild_from_type_v2"
-    r"|torch\._utils\._rebuild_(q?tensor|tensor_v2|parameter|parameter_with_state)"
+    r"|torch\._utils\._rebuild_(q?tensor|tensor_v[23]|parameter|parameter_with_state)|torch\.float8_\w+"
 )
 """What a pickle may ask for lest ``fuse`` refuses it too: plain values and weights (``models/unpickle.py``)."""
 
@@ -229,6 +229,8 @@ class Replay:
             detail = "it holds %s, which is refused unread" % name
             if re.search(r"qtensor|QU?Int|quantiz", name):
                 return StepError("int8", detail)
+            if re.search(r"_rebuild_tensor_v3|float8", name):
+                return StepError("fp8", detail)
             if name.endswith("_rebuild_parameter"):
                 return StepError("parameters", detail)
             return StepError("plain" if READ_BY_FUSE.fullmatch(name) else "pickle", detail)

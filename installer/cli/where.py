@@ -87,7 +87,8 @@ def on_each(
     if changes:
         view.described["restart"] = []
     tells_if_none = where.is_default and teaches
-    if view.described["changed"] or tells_if_none:
+    is_taught = teaches and "would_change" not in view.described
+    if view.described["changed"] or tells_if_none or is_taught:
         from ..hosts.discovery import discover
         from ..ui.hosts import with_users
 

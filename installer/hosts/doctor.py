@@ -159,6 +159,11 @@ class Diagnosis:
         return next((step for step in self.steps if step.ok is False), None)
 
     @property
+    def doing(self) -> str:
+        """What was going on in that step."""
+        return _DOING[self.failed.name].format(python=self.patient.executable) if self.failed else ""
+
+    @property
     def state(self) -> str | None:
         """The state of the spandrel; None if there is none or it cannot be read."""
         if self.package is not None:

@@ -42,6 +42,7 @@ class Kind:
         vendored: where it carries a spandrel of its own, instead of one in a Python.
         models: folders for upscale models, the likeliest first; empty if any place will do or none does.
         models_by: how else a model reaches it.
+        chosen_in: where in it a model that it found is chosen.
         places: where it usually lives, as ``System.places`` takes them.
         called: what its folder is usually called, where its place is up to the user.
         named: what the folder's name holds, where files alone do not tell it from a similar kind.
@@ -67,6 +68,7 @@ class Kind:
     vendored: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     models_by: str = ""
+    chosen_in: str = ""
     places: tuple[str, ...] = ()
     called: str = ""
     named: str = ""
@@ -94,6 +96,7 @@ COMFYUI = Kind(
         ("comfy", "nodes.py", "comfy_extras", "comfy_api"),
     ),
     models=("models/upscale_models",),
+    chosen_in="the node *Load Upscale Model*",
     places=("{documents}/comfy/ComfyUI", "{home}/comfy/ComfyUI"),
     called="ComfyUI",
     scripts=("main.py",),
@@ -112,6 +115,7 @@ _STABLE_DIFFUSION_WEBUI = Kind(
         ("webui.py", "webui-user.bat"),
     ),
     models=("models/ESRGAN",),
+    chosen_in="*Extras*, *Upscaler 1*",
     called="stable-diffusion-webui",
     scripts=("launch.py", "webui.py"),
     suffixes=(".pth", ".pt"),
@@ -235,6 +239,7 @@ KINDS = (
         markers=((".version", "ComfyUI"), ("venv", "ComfyUI", "uv")),
         environments=("venv", "python"),
         models=("models/upscale_models", "ComfyUI/models/upscale_models"),
+        chosen_in="the workspace *Upscale*",
         places=("{data}/krita/ai_diffusion/server", "{data}/krita-ai-diffusion/server"),
         configurations=(KRITA,),
         scripts=("main.py",),
@@ -249,6 +254,7 @@ KINDS = (
         markers=(("dlbackend", "src/SwarmUI.csproj"), ("dlbackend", "Data/Backends.fds"), ("dlbackend", "Models")),
         environments=("dlbackend/comfy/python_embeded", "dlbackend/ComfyUI/venv", "dlbackend/comfy/ComfyUI/venv"),
         models=("Models/upscale_models", "Models/ESRGAN"),
+        chosen_in="*Refine / Upscale*, *Refiner Upscale Method*",
         configurations=(SWARMUI_BACKENDS,),
         scripts=("main.py",),
         suffixes=COMFYUI.suffixes,
@@ -261,6 +267,7 @@ KINDS = (
         markers=(("appstate2.json", "python/python"), ("backend/python/python",)),
         environments=("python/python", "backend/python/python"),
         models=("models", "backend/models"),
+        chosen_in="a chain of its workflow",
         places=("{appdata}/MangaJaNaiConverterGui",),
         systems=("windows",),
         scripts=("run_upscale.py",),

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .next_steps import next_steps, restart_running
 from .tree import RESTART, described_failure, described_unread
-from .view import View, typed
+from .view import View, typed, without_marks
 
 if TYPE_CHECKING:
     from ..errors import AetherInstallError
@@ -52,10 +53,12 @@ def hosts_view(discovery: Discovery, searched: Sequence[Path]) -> View:
         state, version = host.state, host.spandrel.version if host.spandrel else None
         models = _inside(host.models, host.folder) if host.models else host.kind.models_by if host.kind.usable else ""
         running = "yes" if host.running else "no"
-        view.rows.append((host.id, _place(host), version or "", state or "cannot be read", _plain(models), running))
+        view.rows.append(
+            (host.id, _place(host), version or "", state or "cannot be read", without_marks(models), running)
+        )
         described.append(_described(host, version, state))
     view.described = {"hosts": described}
-    notes = [f"{host.kind.name}: {_plain(host.kind.note)}." for host in hosts if host.kind.note]
+    notes = [f"{host.kind.name}: {without_marks(host.kind.note)}." for host in hosts if host.kind.note]
     view.advice += dict.fromkeys(notes)
     view.advice += [f"{folder} is not a folder." for folder in searched if not os.path.isdir(folder)]
     if not discovery.complete:
@@ -85,9 +88,14 @@ def results_view(results: Sequence[Result], discovery: Discovery, *, changes: bo
         place = _place(result.host) if result.host else ""
         row = (result.named, place, facts["spandrel"]["version"] or "", facts["state"] or "")
         view.rows.append((*row, _done(result, facts)) if changes else row)
+        view.details += [
+            (f"{result.named}, {name}", path) for name, path in (result.view.details if result.view else ())
+        ]
     restart = [host for host in changed if host.running]
-    view.advice += _restart(restart)
-    view.advice += _afterwards(changed) if teaches else []
+    if teaches:
+        view.advice += [*_afterwards(changed), *next_steps(changed, changed=True)]
+    else:
+        view.advice += restart_running(restart)
     view.described = {"results": described, "restart": [host.kind.name for host in restart]}
     return view
 
@@ -112,10 +120,14 @@ def with_users(view: View, discovery: Discovery, *, teaches: bool, tells_if_none
     restart = [host for host in users if host.running] if view.described["changed"] else []
     view.described["used_by"] = [host.id for host in users]
     view.described["restart"] = [host.kind.name for host in restart]
-    if restart:
-        view.advice = [line for line in view.advice if line != RESTART] + _restart(restart)
-    if view.described["changed"] and teaches:
+    has_changed = bool(view.described["changed"])
+    if teaches and has_changed:
         view.advice += _afterwards(users)
+    if teaches and view.described["state"] == "installed":
+        view.described["next"] = list(next_steps(users, has_changed))
+        view.advice = [line for line in view.advice if line != RESTART or not users] + view.described["next"]
+    else:
+        view.advice += restart_running(restart)
     if not users and tells_if_none:
         tool = tool_environment(prefix)
         nobody = f"no application uses, since {tool} made it for a tool" if tool else "no application found here uses"
@@ -187,17 +199,9 @@ def _done(result: Result, facts: dict[str, Any]) -> str:
     return f"{changed} files changed{', verified' if is_verified else ''}" if changed else "nothing to do"
 
 
-def _restart(hosts: Iterable[Host]) -> list[str]:
-    lines = []
-    for host in hosts:
-        processes = " and ".join(str(process.pid) for process in host.running[:3])
-        lines.append(f"Restart {host.kind.name}, which is running (process {processes}): {_plain(host.kind.restart)}.")
-    return lines
-
-
 def _afterwards(hosts: Iterable[Host]) -> list[str]:
     notes = ((host, host.kind.afterwards or ("" if host.kind.usable else host.kind.note)) for host in hosts)
-    return list(dict.fromkeys(f"{host.kind.name}: {_plain(note)}." for host, note in notes if note))
+    return list(dict.fromkeys(f"{host.kind.name}: {without_marks(note)}." for host, note in notes if note))
 
 
 def _command(described: list[dict[str, Any]], hosts: Sequence[Host]) -> str:
@@ -244,8 +248,3 @@ def _inside(path: Path, folder: Path) -> str:
 
 def _capitalised(sentence: str) -> str:
     return sentence[0].upper() + sentence[1:]
-
-
-def _plain(text: str) -> str:
-    """Without the asterisks that mark, in a record, what is written on a button."""
-    return text.replace("*", "")

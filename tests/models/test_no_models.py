@@ -361,6 +361,16 @@ def test_fuse_leaves_a_good_file_alone(tmp_path: Path) -> None:
             fuse(tmp_path / name, tmp_path / "out.pth")
 
 
+def test_a_name_that_a_host_does_not_list_is_to_be_changed_if_that_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_file(WEIGHTS, tmp_path / "m.sft")
+    for path, suffix in ((saved(WEIGHTS, tmp_path / "m.bin"), ".pth"), (tmp_path / "m.sft", ".safetensors")):
+        assert diagnosed(monkeypatch, path, "chainner")["advice"] == [f"Rename to {suffix}: its name is to end so."]
+        assert diagnosed(monkeypatch, path, "comfyui")["ok"] is True
+    assert "aether-install fuse" in diagnosed(monkeypatch, tmp_path / "m.sft", "a1111")["advice"][0]
+
+
 def test_a_compressed_archive_is_fused(tmp_path: Path) -> None:
     fuse(rezipped(tmp_path / "m.pth"), tmp_path / "out.pth")
     expected = core().fuse_state_dict(WEIGHTS)

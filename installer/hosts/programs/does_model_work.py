@@ -148,7 +148,7 @@ class Replay:
         return "%s%s bytes, %s is listed by %s" % (said, format(size, ","), suffix, self.host)
 
     def _better_name(self) -> Optional[str]:
-        """Which suffix that the host lists the content asks for, where the file has another one."""
+        """Which suffix that the host lists the content asks for, where the file has one that is not or does not fit."""
         with open(self.path, "rb") as opened:
             start = opened.read(16)
         fitting: Tuple[str, ...] = ()
@@ -156,9 +156,10 @@ class Replay:
             fitting = (".safetensors", ".sft")
         elif start[:2] in (b"PK", b"\x80\x02"):
             fitting = (".pth", ".ckpt", ".pt", ".bin")
-        if self.path.lower().endswith(fitting):
+        listed = [suffix for suffix in fitting if suffix in self.asked["suffixes"]]
+        if not listed or self.path.lower().endswith(tuple(listed)):
             return None
-        return next(("rename to " + suffix for suffix in fitting if suffix in self.asked["suffixes"]), None)
+        return "rename to " + listed[0]
 
     def _make_model(self) -> None:
         import torch

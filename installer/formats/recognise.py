@@ -193,9 +193,11 @@ def _trained(path: Path, start: bytes) -> Recognised | None:
             "the state of a training (its optimizers and schedulers), without a network",
             "use the network that was saved with it, such as net_g_5000.pth in the folder models beside",
         )
-    if (b"weight_orig" in keys and b"weight_u" in keys) or b"parametrizations.weight.original" in keys:
+    by_norm = (b"weight_orig" in keys and b"weight_u" in keys) or b"parametrizations.weight.original" in keys
+    if by_norm or (keys and path.name.lower().startswith("net_d")):
         return Recognised(
-            "a discriminator, by its spectral norms: the part of a training that judges pictures and makes none",
+            f"a discriminator, by its {'spectral norms' if by_norm else 'name'}: the part of a training that judges "
+            "pictures and makes none",
             "use the generator of the same training, such as net_g_5000.pth or .safetensors",
         )
     return None

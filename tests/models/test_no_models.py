@@ -161,6 +161,12 @@ NO_MODELS: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
         "a discriminator",
         "the generator",
     ),
+    "a discriminator without such norms": (
+        "net_d_latest.pth",
+        lambda p: discriminator(p, lambda layer: layer),
+        "a discriminator",
+        "the generator",
+    ),
     "zeros": ("m.pth", lambda p: p.write_bytes(bytes(10_000)), "nothing but zeros", "download it again"),
     "a picture": ("m.pth", lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(99)), "a picture", "name the model"),
     "a pickle of another library": (

@@ -20,6 +20,7 @@ _FIELDS_AT_MOST = 1_000_000
 """In a whole file; a network has some thousands."""
 
 _BLOCK = re.compile(r"(?:^|\.)(layers|stages)\.(\d+)\.(\d+)\.")
+_FIRST = re.compile(r"(?:^|\.)conv_first\.weight")
 _GENERATIONS = {"layers": "2025-06", "stages": "3.1"}
 
 SIZES = {
@@ -36,7 +37,7 @@ SIZES = {
 }
 """``embed_dim`` and ``depths`` of the sizes that have a name; the networks' own tables import torch."""
 
-_DTYPES = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}
+_DTYPES = {1: "float32", 2: "uint8", 3: "int8", 10: "float16", 11: "float64", 16: "bfloat16"}
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Onnx:
     @property
     def generation(self) -> str | None:
         """Of AetherNet, as ``inspect`` calls it; None if it is another network, or its weights go by other names."""
-        if not any(key.startswith("conv_first.") for key in self.shapes):
+        if self.embed_dim is None:
             return None
         found = (_BLOCK.search(key) for key in self.shapes)
         return next((_GENERATIONS[match.group(1)] for match in found if match and _is_ours(match.string)), None)
@@ -67,7 +68,7 @@ class Onnx:
     @property
     def embed_dim(self) -> int | None:
         """The number of features."""
-        return next((shape[0] for key, shape in self.shapes.items() if key == "conv_first.weight" and shape), None)
+        return next((shape[0] for key, shape in self.shapes.items() if len(shape) == 4 and _FIRST.search(key)), None)
 
     @property
     def depths(self) -> tuple[int, ...]:

@@ -286,6 +286,23 @@ def test_what_an_onnx_file_notes_is_believed(tmp_path: Path) -> None:
     assert inspect_view(inspect_model(tmp_path / "m.onnx")).described["format"] == "onnx"
 
 
+def test_a_quantised_onnx_model_inside_another_is_told_as_well(tmp_path: Path) -> None:
+    names = {"net.conv_first.weight_quantized": (96, 3, 3, 3)}
+    names |= {
+        f"net.layers.{i}.{j}.conv.fused_conv.weight_quantized": (96, 1, 11, 11) for i in range(4) for j in range(4)
+    }
+    graph = b"".join(
+        field(5, b"".join(field(1, side) for side in shape) + field(2, 3) + field(8, name.encode()))
+        for name, shape in names.items()
+    )
+    shuffle = field(5, field(1, b"blocksize") + field(3, 2)) + field(4, b"DepthToSpace")
+    (tmp_path / "m.onnx").write_bytes(field(1, 9) + field(7, graph + field(1, shuffle) * 2))
+    found = read_onnx(tmp_path / "m.onnx")
+    assert found is not None
+    assert found.description == "an ONNX model, AetherNet small, 4x, fused"
+    assert found.dtype == "int8"
+
+
 def test_a_damaged_onnx_file_is_no_riddle(tmp_path: Path) -> None:
     whole = field(1, 9) + field(7, field(5, field(1, 8) + field(1, 3) + field(8, b"conv_first.weight")) * 50)
     chance = random.Random(0)

@@ -180,6 +180,7 @@ NO_MODELS: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*TorchScript archive:UserWarning")
 @pytest.mark.parametrize("name", NO_MODELS)
 def test_what_is_no_model_is_named_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     file_name, make, what, remedy = NO_MODELS[name]

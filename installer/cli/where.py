@@ -98,7 +98,8 @@ def on_each(
         from ..ui.hosts import with_stale
 
         view = with_stale(view, discovery or discover())
-    if view.described["changed"] or tells_if_none or (teaches and is_installed):
+    is_taught = teaches and "would_change" not in view.described
+    if view.described["changed"] or tells_if_none or is_taught:
         from ..hosts.discovery import discover
         from ..ui.hosts import with_users
 

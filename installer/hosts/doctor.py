@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AetherInstallError
+from ..formats.recognise import recognise
 from ..tree.commands import Outcome, Progress, status
 from ..tree.foreign import Foreign, Worth, foreign
 from ..tree.layout import Spandrel
@@ -175,6 +176,11 @@ class Diagnosis:
         return next((step for step in self.steps if step.ok is False), None)
 
     @property
+    def doing(self) -> str:
+        """What was going on in that step."""
+        return _DOING[self.failed.name].format(python=self.patient.executable) if self.failed else ""
+
+    @property
     def found(self) -> Outcome | None:
         """The state of the spandrel; None if there is none or it cannot be read."""
         return _found(self.package) if self.package else None
@@ -203,6 +209,8 @@ def examine(patient: Patient, file: Path | None, progress: Progress) -> Diagnosi
     steps = replay.steps
     if patient.problem:
         steps = [replace(step, detail=patient.problem) if step.cause == "no spandrel" else step for step in steps]
+    if path:
+        steps = [_by_what_it_is(step, path) for step in steps]
     package = replay.package or patient.package
     found = _found(package) if package else None
     if found and found.before is State.FOREIGN and (theirs := foreign(found.facts)).worth is not Worth.WORKS:
@@ -219,6 +227,14 @@ def examine(patient: Patient, file: Path | None, progress: Progress) -> Diagnosi
         with suppress(AetherInstallError):
             interpreter = other_interpreter(patient.executable, flags=patient.flags)
     return Diagnosis(patient, path, tuple(steps), package, others, tuple(stale), interpreter)
+
+
+def _by_what_it_is(step: Step, path: Path) -> Step:
+    """A step that fails for what the file is says so, instead of how its reader stumbled over that."""
+    if step.ok is not False or step.name not in ("file", "read", "detected"):
+        return step
+    known = recognise(path)
+    return replace(step, detail=f"it is {known.what}; {known.remedy}", cause="refused") if known else step
 
 
 def request(patient: Patient, path: Path | None, folder: str) -> dict[str, Any]:

@@ -45,6 +45,7 @@ class Kind:
         more_models: files that name more of such folders, as ``System.places`` takes them.
         model_options: options of its program that name one, each with what is below it there, or that name a file as
             ``more_models`` are (``*.yaml``).
+        chosen_in: where in it a model that it found is chosen.
         places: where it usually lives, as ``System.places`` takes them.
         called: what its folder is usually called, where its place is up to the user.
         named: what the folder's name holds, where files alone do not tell it from a similar kind.
@@ -75,6 +76,7 @@ class Kind:
     models_by: str = ""
     more_models: tuple[str, ...] = ()
     model_options: tuple[tuple[str, str], ...] = ()
+    chosen_in: str = ""
     places: tuple[str, ...] = ()
     called: str = ""
     named: str = ""
@@ -106,6 +108,7 @@ COMFYUI = Kind(
     models=("models/upscale_models",),
     more_models=("extra_model_paths.yaml",),
     model_options=(("--base-directory", "models/upscale_models"), ("--extra-model-paths-config", "*.yaml")),
+    chosen_in="the node *Load Upscale Model*",
     places=("{documents}/comfy/ComfyUI", "{home}/comfy/ComfyUI"),
     called="ComfyUI",
     scripts=("main.py",),
@@ -125,6 +128,7 @@ _STABLE_DIFFUSION_WEBUI = Kind(
     ),
     models=("models/ESRGAN",),
     model_options=(("--esrgan-models-path", "."), ("--data-dir", "models/ESRGAN"), ("--models-dir", "ESRGAN")),
+    chosen_in="*Extras*, *Upscaler 1*",
     called="stable-diffusion-webui",
     scripts=("launch.py", "webui.py"),
     suffixes=(".pth", ".pt"),
@@ -257,6 +261,7 @@ KINDS = (
         models=("models/upscale_models", "ComfyUI/models/upscale_models"),
         more_models=("ComfyUI/extra_model_paths.yaml",),
         model_options=COMFYUI.model_options,
+        chosen_in="the workspace *Upscale*",
         places=("{data}/krita/ai_diffusion/server", "{data}/krita-ai-diffusion/server"),
         configurations=(KRITA,),
         scripts=("main.py",),
@@ -273,6 +278,7 @@ KINDS = (
         models=("Models/upscale_models", "Models/ESRGAN", "Models/RealESRGAN", "Models/SwinIR"),
         more_models=("dlbackend/comfy/ComfyUI/extra_model_paths.yaml", "dlbackend/ComfyUI/extra_model_paths.yaml"),
         model_options=COMFYUI.model_options,
+        chosen_in="*Refine / Upscale*, *Refiner Upscale Method*",
         configurations=(SWARMUI_BACKENDS,),
         scripts=("main.py",),
         flags=("-s",),
@@ -286,6 +292,7 @@ KINDS = (
         markers=(("appstate2.json", "python/python"), ("backend/python/python",)),
         environments=("python/python", "backend/python/python"),
         models=("models", "backend/models"),
+        chosen_in="a chain of its workflow",
         places=("{appdata}/MangaJaNaiConverterGui",),
         systems=("windows",),
         scripts=("run_upscale.py",),

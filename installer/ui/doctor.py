@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ..prompt import typed
 from .tree import state_advice
-from .view import View, as_options
+from .view import View, as_options, without_marks
 
 if TYPE_CHECKING:
     from ..hosts.doctor import Diagnosis, Step
@@ -24,14 +25,15 @@ def doctor_view(diagnosis: Diagnosis) -> View:
     elif failed is None:
         view = View(f"{what} loads and runs {where}")
     else:
-        view = View(f"{what} does not work {where}: {failed.name} fails", "bad")
+        subject = f"{what} does not work" if diagnosis.file else "no AetherNet works"
+        view = View(f"{subject} {where}: {_wrong(failed, diagnosis)}", "bad")
     view.columns = ["", "", ""]
     view.rows = [(step.name, _MARKS[step.ok], step.detail) for step in diagnosis.steps]
     view.advice = [sentence for step in diagnosis.steps if step.cause for sentence in _advice(step, diagnosis)]
     if patient.host:
         notes = (patient.host.kind.afterwards, patient.host.kind.note)
         view.advice += [f"Of {patient.name}: {note}." for note in notes if note]
-    view.advice = [sentence.replace("*", "") for sentence in view.advice]
+    view.advice = [without_marks(sentence) for sentence in view.advice]
     if diagnosis.others:
         ids = " or ".join(f"--host {host.id}" for host in diagnosis.others)
         view.advice.append(f"Found here: {', '.join(host.kind.name for host in diagnosis.others)}; add {ids}.")
@@ -46,6 +48,19 @@ def doctor_view(diagnosis: Diagnosis) -> View:
     return view
 
 
+_WRONG = {
+    "untaught": "{spandrel} does not know AetherNet",
+    "broken": "AetherNet is in {spandrel} and cannot be imported",
+    "restart": "it was started before its spandrel was taught",
+    "no choice": "{detail}",
+    "damaged": "it is truncated or damaged",
+    "unknown": "{spandrel} has no architecture for this network",
+    "ended": "its Python ended while {doing}",
+    "memory": "memory ran out while {doing}",
+    "raised": "{doing} failed with {detail}",
+}
+"""What is wrong, where that is not best told by what was seen."""
+
 _SENTENCES = {
     "no python": "Name with --python the interpreter that the application itself runs; `aether-install hosts` lists "
     "what it finds.",
@@ -58,23 +73,24 @@ _SENTENCES = {
     "no sample": "Name a model file, with which to try it.",
     "empty": "Copy or download it again.",
     "no choice": "Use another application: `aether-install hosts` lists those that are here.",
-    "suffix": "Ask for the model as {listed}; of an unfused one, `aether-install fuse` writes a .pth or a "
+    "suffix": "Ask for the model as {listed}; of an unfused one, {fuse} writes a .pth or a "
     ".safetensors, as its --output_path says.",
-    "archive": "Run `aether-install fuse` on the unfused model, which writes what every host accepts; or ask for it as "
+    "archive": "Run {fuse} on the unfused model, which writes what every host accepts; or ask for it as "
     "an older torch writes it.",
     "parameters": "Ask for a file without nn.Parameter objects (a state dict, as `model.state_dict()` returns it), or "
-    "run `aether-install fuse`, which writes one.",
-    "plain": "Ask for a file of weights alone (a state dict, or .safetensors), or run `aether-install fuse`, which "
-    "writes one.",
+    "run {fuse}, which writes one.",
+    "plain": "Ask for a file of weights alone (a state dict, or .safetensors), or run {fuse}, which writes one.",
     "pickle": "Ask for a file of weights alone (a state dict, or .safetensors); what this one asks for is no weights.",
     "no weights": "Ask for a file that holds the weights of a network.",
     "int8": "This is an int8, quantised model, which no host runs: use the float file that it was made from.",
-    "damaged": "The file is truncated or damaged: copy or download it again.",
+    "fp8": "Its weights are of a type that spandrel's own reader does not know, fp8 most likely: use the float16 or "
+    "float32 file of the same model.",
+    "damaged": "Copy or download it again; it is truncated or damaged.",
     "unknown": "Check that this is a model for upscaling; if it is one of a newer architecture, upgrade spandrel with "
     "{newer_spandrel}.",
     "no image model": "Use a model for upscaling.",
     "unheeded": "Warning: the file states what no host ever sees, so every host renders it wrongly; run "
-    "`aether-install fuse` on it, which folds that into the weights.",
+    "{fuse} on it, which folds that into the weights.",
     "elsewhere": "Put it into {models}, where {name} looks for it.",
     "channels": "Use it in an application that gives a model what it takes, such as chaiNNer; or ask for the model of "
     "three channels.",
@@ -85,8 +101,20 @@ _SENTENCES = {
     "memory": "Close programs that use much memory, {name} among them, and run this again.",
     "ended": "Run this again after closing programs that use much memory; if it ends again, reinstall torch in that "
     "Python, for its own code makes the process end.",
-    "raised": "Mend what the words above name; if it is a module that is missing, install it: {name_of_module}.",
+    "raised": "Mend what that names; if it is a module that is missing, install it: {name_of_module}.",
 }
+
+
+def _wrong(step: Step, diagnosis: Diagnosis) -> str:
+    """What is wrong and what to do or to type, with which the advice begins."""
+    host = diagnosis.patient.host
+    wrong = _WRONG.get(step.cause, "{detail}").format(
+        spandrel="its spandrel" if host else "it", detail=step.detail, doing=diagnosis.doing
+    )
+    if step.cause == "refused":
+        return wrong  # which says what to do
+    first = next(_advice(step, diagnosis), "").partition("; ")[0].rstrip(".")
+    return f"{wrong}; {first[:1].lower()}{without_marks(first[1:])}" if first else wrong
 
 
 def _advice(step: Step, diagnosis: Diagnosis) -> Iterator[str]:
@@ -121,4 +149,14 @@ def _advice(step: Step, diagnosis: Diagnosis) -> Iterator[str]:
             name=patient.name,
             models=patient.host.models if patient.host else "",
             listed=" or ".join(suffixes),
+            fuse=_fuse(diagnosis),
         )
+
+
+def _fuse(diagnosis: Diagnosis) -> str:
+    """The command that writes a fused model beside where it is typed."""
+    file, options = diagnosis.file, diagnosis.patient.named_by
+    if file is None:
+        return "`aether-install fuse`"
+    words = ["--model_path", str(file), "--output_path", f"{file.stem}-fused.pth"]
+    return f"`aether-install fuse {typed([*words, *(options if options[:1] != ('--target',) else ())])}`"

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..hosts.processes import named
 from ..prompt import typed
+from .next_steps import next_steps, restart_running, restart_stale
 from .tree import RESTART, described_failure, described_unread
-from .view import View
+from .view import View, without_marks
 
 if TYPE_CHECKING:
     from ..errors import AetherInstallError
@@ -57,10 +58,10 @@ def hosts_view(discovery: Discovery, searched: Sequence[Path]) -> View:
         running = "yes" if host.running else "no"
         described.append(_described(host, version, state))
         told = "installed, to be restarted" if described[-1]["restart"] else state or "cannot be read"
-        view.rows.append((host.id, _place(host), version or "", told, _plain(models), running))
+        view.rows.append((host.id, _place(host), version or "", told, without_marks(models), running))
     left_out = [{"name": host.kind.name, "folder": str(host.folder)} for host in discovery.of_others]
     view.described = {"hosts": described, "left_out": left_out}
-    notes = [f"{host.kind.name}: {_plain(host.kind.note)}." for host in hosts if host.kind.note]
+    notes = [f"{host.kind.name}: {without_marks(host.kind.note)}." for host in hosts if host.kind.note]
     view.advice += dict.fromkeys(notes)
     view.advice += [f"{folder} is not a folder." for folder in searched if not os.path.isdir(folder)]
     if not discovery.complete:
@@ -77,7 +78,7 @@ def hosts_view(discovery: Discovery, searched: Sequence[Path]) -> View:
     )
     view.advice += map(_left_to_others, discovery.of_others)
     stale = [host for host, facts in zip(hosts, described, strict=True) if facts["restart"]]
-    view.advice += _restart_stale(stale)
+    view.advice += restart_stale(stale)
     view.advice.append(_command(described, hosts) if hosts else _where_else())
     return view
 
@@ -103,19 +104,24 @@ def results_view(results: Sequence[Result], discovery: Discovery, *, changes: bo
         place = _place(result.host) if result.host else ""
         row = (result.named, place, facts["spandrel"]["version"] or "", facts["state"] or "")
         view.rows.append((*row, _done(result, facts)) if changes else row)
+        view.details += [
+            (f"{result.named}, {name}", path) for name, path in (result.view.details if result.view else ())
+        ]
     restart = [host for host in changed if host.running]
-    view.advice += _restart(restart)
     stale = [
         result.host
         for result, facts in zip(results, described, strict=True)
         if result.host and result.host not in changed and _is_stale(result.host, facts["state"])
     ]
-    view.advice += _restart_stale(stale)
-    restart += stale
     if not changes:
         for result, facts in zip(results, described, strict=True):
             facts["restart"] = result.host in stale
-    view.advice += _afterwards(changed) if teaches else []
+    if teaches:
+        view.advice += [*_afterwards(changed), *next_steps(changed, changed=True)]
+    else:
+        view.advice += restart_running(restart)
+    view.advice += restart_stale(stale)
+    restart += stale
     view.described = {"results": described, "restart": [host.kind.name for host in restart]}
     return view
 
@@ -133,7 +139,7 @@ def with_stale(view: View, discovery: Discovery) -> View:
     view.described["restart"] = bool(stale)
     if stale:
         view.headline += f", which {' and '.join(host.kind.name for host in stale)} will once restarted"
-        view.mood, view.advice = "bad", _restart_stale(stale)
+        view.mood, view.advice = "bad", restart_stale(stale)
     return view
 
 
@@ -151,11 +157,14 @@ def with_users(view: View, discovery: Discovery, *, teaches: bool, tells_if_none
     restart = [host for host in users if host.running and (is_changed or _is_stale(host, state))]
     view.described["used_by"] = [host.id for host in users]
     view.described["restart"] = [host.kind.name for host in restart]
-    if restart:
-        view.advice = [line for line in view.advice if line != RESTART]
-        view.advice += _restart(restart) if is_changed else _restart_stale(restart)
-    if view.described["changed"] and teaches:
+    if teaches and is_changed:
         view.advice += _afterwards(users)
+    if teaches and view.described["state"] == "installed":
+        view.described["next"] = list(next_steps(users, is_changed))
+        view.advice = [line for line in view.advice if line != RESTART or not users] + view.described["next"]
+    elif restart:
+        view.advice = [line for line in view.advice if line != RESTART]
+        view.advice += restart_running(restart) if is_changed else restart_stale(restart)
     if not users and tells_if_none:
         tool = tool_environment(prefix)
         nobody = f"no application uses, since {tool} made it for a tool" if tool else "no application found here uses"
@@ -241,14 +250,6 @@ def _done(result: Result, facts: dict[str, Any]) -> str:
     return f"{changed} files changed{', verified' if is_verified else ''}" if changed else "nothing to do"
 
 
-def _restart(hosts: Iterable[Host]) -> list[str]:
-    lines = []
-    for host in hosts:
-        processes = named(host.running[:3])
-        lines.append(f"Restart {host.kind.name}, which is running ({processes}): {_plain(host.kind.restart)}.")
-    return lines
-
-
 def _left_to_others(host: Host) -> str:
     homes = {process.home for process in host.running if process.home}
     whose = f", whose home is {' or '.join(map(str, sorted(homes)))}" if homes else ""
@@ -258,22 +259,13 @@ def _left_to_others(host: Host) -> str:
     )
 
 
-def _restart_stale(hosts: Iterable[Host]) -> list[str]:
-    """The same of hosts that run since before they were taught, whatever else was done."""
-    return [
-        f"Restart {host.kind.name}, which runs ({named(host.to_restart)}) since before its spandrel was taught: "
-        f"{_plain(host.kind.restart)}."
-        for host in hosts
-    ]
-
-
 def _is_stale(host: Host, state: str | None) -> bool:
     return state == "installed" and bool(host.to_restart)
 
 
 def _afterwards(hosts: Iterable[Host]) -> list[str]:
     notes = ((host, host.kind.afterwards or ("" if host.kind.usable else host.kind.note)) for host in hosts)
-    return list(dict.fromkeys(f"{host.kind.name}: {_plain(note)}." for host, note in notes if note))
+    return list(dict.fromkeys(f"{host.kind.name}: {without_marks(note)}." for host, note in notes if note))
 
 
 def _command(described: list[dict[str, Any]], hosts: Sequence[Host]) -> str:
@@ -323,8 +315,3 @@ def _inside(path: Path, folder: Path) -> str:
 
 def _capitalised(sentence: str) -> str:
     return sentence[0].upper() + sentence[1:]
-
-
-def _plain(text: str) -> str:
-    """Without the asterisks that mark, in a record, what is written on a button."""
-    return text.replace("*", "")

@@ -125,9 +125,13 @@ def _change_view(located: Located, view: View, outcome: Outcome) -> View:
     view.described = {**described(outcome), "not_used": [str(path) for path in _not_used(located)]}
     root = outcome.facts.spandrel.site_packages
     changes = [(change.value, path.relative_to(root).as_posix()) for path, change in outcome.plan.changes.items()]
-    would_be = "would be " if outcome.dry_run else ""
-    view.facts += [(would_be + change, path) for change, path in sorted(changes, key=lambda fact: fact[0])]
+    changes.sort(key=lambda fact: fact[0])
+    if changes and not outcome.dry_run:
+        kinds = [change for change, _ in changes]
+        counted = ", ".join(f"{kinds.count(change)} {change}" for change in dict.fromkeys(kinds))
+        view.details, view.summary = changes, [("files", f"{counted}; --verbose names them")]
     if outcome.dry_run:
+        view.facts += [(f"would be {change}", path) for change, path in changes]
         view.diff = "".join(_diff(outcome.plan))
         view.advice.append("Dry run: nothing was changed.")
         view.described["would_change"] = [str(path) for path in outcome.plan.changes]

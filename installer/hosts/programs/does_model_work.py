@@ -41,7 +41,7 @@ READ_BY_FUSE = re.compile(
     r"|torch\.(Size|device|Tensor|bool|\w+Storage|(b?float|complex|q?u?int)[\dx]+)"
     r"|torch\.per_(tensor|channel)_(affine|symmetric)|torch\.storage\.UntypedStorage|torch\.nn\.parameter\.Parameter"
     r"|torch\.torch_version\.TorchVersion|torch\._tensor\._rebuild_from_type_v2"
-    r"|torch\._utils\._rebuild_(q?tensor|tensor_v2|parameter|parameter_with_state)"
+    r"|torch\._utils\._rebuild_(q?tensor|tensor_v[23]|parameter|parameter_with_state)|torch\.float8_\w+"
 )
 """What a pickle may ask for lest ``fuse`` refuses it too: plain values and weights (``models/unpickle.py``)."""
 
@@ -163,7 +163,7 @@ class Replay:
         return "%s, but not from %s" % (told, os.path.dirname(self.path))
 
     def _better_name(self) -> Optional[str]:
-        """Which suffix that the host lists the content asks for, where the file has another one."""
+        """Which suffix that the host lists the content asks for, where the file has one that is not or does not fit."""
         with open(self.path, "rb") as opened:
             start = opened.read(16)
         fitting: Tuple[str, ...] = ()
@@ -171,9 +171,10 @@ class Replay:
             fitting = (".safetensors", ".sft")
         elif start[:2] in (b"PK", b"\x80\x02"):
             fitting = (".pth", ".ckpt", ".pt", ".bin")
-        if self.path.lower().endswith(fitting):
+        listed = [suffix for suffix in fitting if suffix in self.asked["suffixes"]]
+        if not listed or self.path.lower().endswith(tuple(listed)):
             return None
-        return next(("rename to " + suffix for suffix in fitting if suffix in self.asked["suffixes"]), None)
+        return "rename to " + listed[0]
 
     def _make_model(self) -> None:
         import torch
@@ -246,6 +247,8 @@ class Replay:
             detail = "it holds %s, which is refused unread" % name
             if re.search(r"qtensor|QU?Int|quantiz", name):
                 return StepError("int8", detail)
+            if re.search(r"_rebuild_tensor_v3|float8", name):
+                return StepError("fp8", detail)
             if name.endswith("_rebuild_parameter"):
                 return StepError("parameters", detail)
             return StepError("plain" if READ_BY_FUSE.fullmatch(name) else "pickle", detail)

@@ -11,7 +11,7 @@ import pytest
 import spandrel
 import torch
 from model_files import fuse
-from networks import JUNE, aether3_core, sizes
+from networks import JUNE, LATER, aether3_core, sizes
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from test_fuse import SMALL, read
@@ -157,6 +157,37 @@ def test_what_is_folded_or_merged_wrongly_does_not_verify(
         monkeypatch.setattr(module("__arch.fusing"), "merge_statistics", lambda weight, bias, *_: (weight, bias))
     with pytest.raises(AetherInstallError, match="differs from"):
         fuse(tmp_path / "model.pth", tmp_path / "out.pth")
+    assert not (tmp_path / "out.pth").exists()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_network_that_was_never_trained_differs_by_rounding_alone(tmp_path: Path, seed: int) -> None:
+    """Its outputs span some 1e-4 around a half, where one unit in the last place is 6e-8."""
+    torch.manual_seed(seed)
+    torch.save(aether3_core.aether3(embed_dim=24, depths=(1, 1), scale=8).state_dict(), tmp_path / "fresh.pth")
+    comparison = fuse(tmp_path / "fresh.pth", tmp_path / "out.pth").comparison
+    assert comparison is not None
+    assert comparison.output_range < 1e-3
+    assert comparison.max_abs_diff < 1e-6
+
+
+@pytest.mark.parametrize("error", [1e-6, 1e-5])
+def test_more_than_rounding_does_not_verify_where_outputs_hardly_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: float
+) -> None:
+    torch.manual_seed(0)
+    torch.save(aether3_core.aether3(embed_dim=24, depths=(1, 1), scale=8).state_dict(), tmp_path / "fresh.pth")
+    build = LATER.build
+
+    def wrongly(weights: Any, *rest: Any, **named: Any) -> Any:
+        network = build(weights, *rest, **named)
+        if LATER.form(weights) == "fused":
+            network.conv_last.bias.data += error
+        return network
+
+    monkeypatch.setattr(LATER, "build", wrongly)
+    with pytest.raises(AetherInstallError, match="differs from"):
+        fuse(tmp_path / "fresh.pth", tmp_path / "out.pth")
     assert not (tmp_path / "out.pth").exists()
 
 

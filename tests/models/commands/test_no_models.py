@@ -391,7 +391,7 @@ def test_a_name_that_a_host_does_not_list_is_to_be_changed_if_that_will_do(
 ) -> None:
     save_file(WEIGHTS, tmp_path / "m.sft")
     for path, suffix in ((saved(WEIGHTS, tmp_path / "m.bin"), ".pth"), (tmp_path / "m.sft", ".safetensors")):
-        assert diagnosed(monkeypatch, path, "chainner")["advice"] == [f"Rename to {suffix}: its name is to end so."]
+        assert diagnosed(monkeypatch, path, "chainner")["advice"][0] == f"Rename to {suffix}: its name is to end so."
         assert diagnosed(monkeypatch, path, "comfyui")["ok"] is True
     assert "aether-install fuse" in diagnosed(monkeypatch, tmp_path / "m.sft", "a1111")["advice"][0]
 

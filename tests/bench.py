@@ -1,9 +1,9 @@
 """
 Measures what the project promises of speed and size, as ratios within one run on one machine, and prints one table.
 
-The network is compared with the plain implementation beside this file, ONNX Runtime and OpenVINO, the commands with what
-they cannot do without. Runs of the two sides alternate and medians count; a limit counts as met with a tenth of margin.
-Names of groups as arguments choose among them.
+The network is compared with the plain implementation beside this file, ONNX Runtime and OpenVINO, the commands with
+what they cannot do without. Runs of the two sides alternate and medians count; a limit counts as met with a tenth of
+margin. Names of groups as arguments choose among them.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import re
 import sys
 import time
 import types
-from typing import Any, Callable, Tuple
+from typing import AbstractSet, Any, Callable, Dict, FrozenSet, List, NamedTuple, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -105,9 +105,8 @@ def _is_as_defined(network: Any, dtype: torch.dtype) -> bool:
     generation: Any = type(network)
     if generation not in (aether, aether3):
         return False
-    own = list(network.modules())
-    defined = list(_definition(generation, tuple(network.hyperparameters.items())).modules())
-    functions = {nn.Module: "__call__", **dict.fromkeys(map(type, defined), "forward")}
+    own, defined = list(network.modules()), _definition(generation, tuple(network.hyperparameters.items()))
+    functions = {nn.Module: "__call__", **dict.fromkeys((each.kind for each in defined), "forward")}
     return (
         len(own) == len(defined)
         and all(_is_its_own(kind, name) for kind, name in functions.items())
@@ -115,9 +114,28 @@ def _is_as_defined(network: Any, dtype: torch.dtype) -> bool:
     )
 
 
+class _Defined(NamedTuple):
+    """A module as it is by definition: its class, attributes, public ones by value, parameters and buffers."""
+
+    kind: type
+    attributes: AbstractSet[str]
+    names: List[str]
+    values: List[Any]
+    tensors: Dict[str, Any]
+
+
 @functools.lru_cache(maxsize=8)
-def _definition(network: Callable[..., nn.Module], arguments: Tuple[Tuple[str, Any], ...]) -> nn.Module:
-    return without_memory(network, **dict(arguments)).eval()
+def _definition(network: Callable[..., nn.Module], arguments: Tuple[Tuple[str, Any], ...]) -> List[_Defined]:
+    return [
+        _Defined(
+            type(module),
+            vars(module).keys(),
+            [name for name in vars(module) if name[0] != "_"],
+            [value for name, value in vars(module).items() if name[0] != "_"],
+            {**module._parameters, **module._buffers},
+        )
+        for module in without_memory(network, **dict(arguments)).eval().modules()
+    ]
 
 
 def _is_its_own(kind: type, name: str) -> bool:
@@ -126,17 +144,17 @@ def _is_its_own(kind: type, name: str) -> bool:
     return getattr(kind, name).__globals__ is vars(sys.modules[owner.__module__])
 
 
-def _is_like(module: nn.Module, other: nn.Module, dtype: torch.dtype, outermost: bool) -> bool:
+def _is_like(module: nn.Module, defined: _Defined, dtype: torch.dtype, outermost: bool) -> bool:
     """Whether a module is what it is by definition, with nobody looking on, but from outside the outermost one."""
-    own, defined = vars(module), vars(other)
-    if type(module) is not type(other) or any(own[key] != defined[key] for key in defined if key[0] != "_"):
+    own = vars(module)
+    if type(module) is not defined.kind or [own[name] for name in defined.names] != defined.values:
         return False
-    if not outermost and (own.keys() != defined.keys() or own["_forward_hooks"] or own["_forward_pre_hooks"]):
+    if not outermost and (own.keys() != defined.attributes or own["_forward_hooks"] or own["_forward_pre_hooks"]):
         return False
-    for tensors, shapes in ((own[name], defined[name]) for name in ("_parameters", "_buffers")):
-        if tensors.keys() != shapes.keys() or not all(_fits(tensors[key], shapes[key], dtype) for key in tensors):
-            return False
-    return True
+    tensors = {**own["_parameters"], **own["_buffers"]}
+    return tensors.keys() == defined.tensors.keys() and all(
+        _fits(tensor, defined.tensors[name], dtype) for name, tensor in tensors.items()
+    )
 
 
 def _fits(tensor: Any, defined: Any, dtype: torch.dtype) -> bool:
@@ -169,12 +187,21 @@ def _seconds_asleep() -> float:
     return time.perf_counter() - start
 
 
-@functools.lru_cache(maxsize=None)
 def has_bfloat16() -> bool:
     """Returns whether the processor is known to compute in bfloat16 by itself; oneDNN emulates it on the others."""
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(_described())
+
+
+def is_of_intel() -> bool:
+    """Returns whether the processor is known to be Intel's."""
+    return "GenuineIntel" in _described()
+
+
+@functools.lru_cache(maxsize=None)
+def _described() -> FrozenSet[str]:
+    """The words by which Linux describes the processor; none on other systems."""
     try:
         with open("/proc/cpuinfo", encoding="ascii", errors="replace") as lines:
-            flags = next((line.split() for line in lines if line.startswith("flags")), [])
+            return frozenset(word for line in lines if line.startswith(("flags", "vendor_id")) for word in line.split())
     except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+        return frozenset()

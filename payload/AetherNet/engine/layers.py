@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..__arch.fusing import merge_kernels
-from .eligible import DeclinedError, has_bfloat16, vector_width
+from .eligible import DeclinedError, has_bfloat16, is_of_intel, vector_width
 from .team import has_products, number_of_threads
 
 Weights = Tuple[Tensor, Tensor]
@@ -118,6 +118,8 @@ class Body:
         """Returns what a depthwise convolution, (C, 1, K, K) and (C), makes of some rows: (P, C)."""
         size, reach = self._data.shape[3], weights[0].shape[-1] // 2
         rows = self._data[:, top + self._reach - reach : bottom + self._reach + reach].permute(0, 3, 1, 2)
+        if len(rows) == 1:
+            return pixels_of(F.conv2d(rows, *weights, padding=(0, reach), groups=size))
         out = rows.new_empty(self.pixels(top, bottom).shape[1], len(weights[1]))
         kernels = zip(rows.split(1), *(each.split(size) for each in weights))
         for part, (group, weight, bias) in zip(out.split(size, 1), kernels):
@@ -140,11 +142,11 @@ class Branch(NamedTuple):
         Yields it for some rows, slice by slice of their pixels, (P, C).
 
         Pixels are independent after the convolution, and so many are worked on at a time that their hidden units take
-        three quarters of a megabyte, as caches hold; but not so few that calls cost more than that gains.
+        a megabyte and a half, as caches hold; but not so few that calls cost more than that gains.
         """
         x = body.convolved(self.kernels, top, bottom)
         widths = [len(bias) for _, bias in (self.gate, self.main, self.out)]
-        number = max(1, round(len(x) / max(384, 3 * 2**18 // (widths[0] * x.element_size()))))
+        number = max(1, round(len(x) / max(384, 3 * 2**19 // (widths[0] * x.element_size()))))
         size = -(-len(x) // (16 * number)) * 16
         rooms = [x.new_empty(size, width) for width in widths]
         for start in range(0, len(x), size):
@@ -177,11 +179,11 @@ def product(pixels: Tensor, weights: Weights, room: Tensor) -> Tensor:
     """
     Returns what a linear layer or 1x1 convolution makes of pixels, (P, C) -> (P, D); it may write to ``room``.
 
-    At 256 bits MKL's products are 15 to 20 % faster than oneDNN's; at 512 they are as fast on some processors, and half
-    as fast on others. oneDNN is asked for 16 images, since PyTorch leaves fewer to MKL where there is one thread.
+    MKL's products make a forward 5 to 20 % faster than oneDNN's at 256 bits and on Intel's processors; on others of 512
+    bits they are half as fast. oneDNN is asked for 16 images, as PyTorch leaves fewer to MKL where there is one thread.
     """
     number, (weight, bias) = len(pixels), weights
-    if pixels.dtype == torch.float32 and vector_width() == 256 and has_products():
+    if pixels.dtype == torch.float32 and (vector_width() == 256 or is_of_intel()) and has_products():
         return torch.addmm(bias, pixels, weight.flatten(1).t(), out=room[:number])
     if number % 16:
         pixels = F.pad(pixels, (0, 0, 0, -number % 16))

@@ -145,6 +145,7 @@ def test_images_of_any_shape(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("mkl", [True, False], ids=["with MKL", "without"])
 def test_on_other_processors_too(monkeypatch: pytest.MonkeyPatch, width: int, mkl: bool) -> None:
     monkeypatch.setattr(layers, "vector_width", lambda: width)
+    monkeypatch.setattr(layers, "is_of_intel", lambda: False)
     if not mkl:
         for user in (layers, module("engine.team")):
             monkeypatch.setattr(user, "has_products", lambda: False)

@@ -21,8 +21,9 @@ def without_engine(folder: Path) -> Path:
     return folder
 
 
-# What starts processes of its own would take the program that this environment has; fusing and the like has no engine.
-NOT_OF_IT = ("test_old_torch.py", "test_versions.py", "test_trained_model.py")
+# What starts processes of its own would take the program that this environment has; fusing has no engine, and neither
+# has what refuses damaged files, which takes long.
+NOT_OF_IT = ("test_old_torch.py", "test_versions.py", "test_trained_model.py", "test_damage*.py")
 
 
 TOO_LONG = "not (compiles or exports or spandrels_own)"

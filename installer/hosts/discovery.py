@@ -110,6 +110,7 @@ def discover(search: Iterable[Path] = (), system: System | None = None) -> Disco
         *_in_known_places(system),
         *usual.leads(_roots(system), "its folder, where people put such"),
         *_of_processes(system, processes),
+        *_around_running(system),
         *asked_for.leads([Path(os.path.abspath(folder)) for folder in search], "--search", 2),
     ]
     found: list[Host] = []
@@ -293,6 +294,18 @@ def _of_processes(system: System, processes: list[Process]) -> Iterator[Lead]:
             is_its_own = folder == script.parent or (host.python and _same(host.python.parent, process.python.parent))
             if is_its_own or not host.python:
                 yield Lead(folder, python=process.python, found_by=f"process {process.pid}", rank=1)
+
+
+def _around_running(system: System) -> Iterator[Lead]:
+    """The host whose Python runs this, wherever it lies."""
+    python = system.running
+    if python is None:
+        return
+    for folder in python.parents[:5]:
+        host = follow(system, Lead(folder))
+        if host is not None and host.python and _same(host.python.parent, python.parent):
+            yield Lead(folder, found_by="its Python, which runs this", rank=1)
+            return
 
 
 def _with_processes(host: Host, processes: list[Process]) -> Host:

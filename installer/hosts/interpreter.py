@@ -114,11 +114,26 @@ def self_test(executable: str, package: Path) -> str | None:
     return (child.stderr or child.stdout).strip() or f"exit status {child.returncode}, without a word"
 
 
-def command_line(executable: str, question: str, arguments: Sequence[str]) -> list[str]:
-    """What runs one of our programs in an interpreter, leaving no bytecode."""
+_IN_UTF8 = """
+import sys
+for _stream in (sys.stdout, sys.stderr):
+    if hasattr(_stream, "reconfigure"):
+        _stream.reconfigure(encoding="utf-8")
+"""
+"""An isolated Python, such as an embedded one, heeds no variable that says so."""
+
+
+def command_line(executable: str, question: str, arguments: Sequence[str], *, heard: bool = True) -> list[str]:
+    """
+    What runs one of our programs in an interpreter, leaving no bytecode.
+
+    Args:
+        heard: whether we hear what it says, and not the user.
+    """
+    source = f"{_IN_UTF8 if heard else ''}{program(question)}"
     if os.sep in executable or (os.altsep and os.altsep in executable):
         executable = os.path.abspath(executable)
-    return [executable, *_own_flags(executable), "-B", "-c", program(question), *arguments]
+    return [executable, *_own_flags(executable), "-B", "-c", source, *arguments]
 
 
 def _own_flags(executable: str) -> list[str]:
@@ -151,7 +166,7 @@ def _ask(executable: str, question: str, arguments: list[str], seconds: float) -
         encoding="utf-8",
         errors="replace",
         stdin=subprocess.DEVNULL,
-        env={**environment(), "PYTHONIOENCODING": "utf-8"},
+        env=environment(),
         timeout=seconds,
     )
 

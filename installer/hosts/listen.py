@@ -43,7 +43,7 @@ def listen(executable: str, question: str, arguments: list[str], seconds: float,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
-            env={**environment(), "PYTHONIOENCODING": "utf-8"},
+            env=environment(),
             encoding="utf-8",
             errors="replace",
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import AetherInstallError, explained
+from ..prompt import typed
 from ..tree.layout import Spandrel
 from .interpreter import Interpreter, other_interpreter, running_interpreter, self_test
 
@@ -54,10 +55,10 @@ class NoSpandrelError(AetherInstallError):
 
     def __init__(self, interpreter: Interpreter) -> None:
         executable, looked_in = interpreter.executable, ", ".join(interpreter.looked_in)
+        pip = f"{typed([executable])} -m pip"
         self.complaint = f"{executable} (Python {interpreter.version}) has no spandrel, having looked in {looked_in}"
         super().__init__(
-            f"{self.complaint}; install it with `{executable} -m pip install spandrel`, or name another interpreter "
-            "with --python",
+            f"{self.complaint}; install it with `{pip} install spandrel`, or name another interpreter with --python",
             state="missing",
         )
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from ..errors import AetherInstallError
+from ..prompt import typed
 from ..tree.layout import Spandrel
 from .discovery import Discovery, Host, around, below, discover
 from .interpreter import other_interpreter
@@ -65,7 +66,7 @@ def locate_host(host: Host) -> Located:
     if interpreter.spandrel is None:
         raise AetherInstallError(
             f"{host.kind.name} in {host.folder} has no spandrel; start it once, so that it installs what it needs, or "
-            f"install it with `{host.python} -m pip install spandrel`",
+            f"install it with `{typed([str(host.python)])} -m pip install spandrel`",
             state="missing",
         )
     return Located(Spandrel(interpreter.spandrel), interpreter, named_by)

@@ -38,6 +38,7 @@ class System:
         home: the user's own folder.
         drives: where people put applications besides their home, such as the roots of Windows' drives.
         processes: lists the Python processes that run.
+        running: the Python that runs this.
     """
 
     platform: Platform
@@ -45,6 +46,7 @@ class System:
     home: Path
     drives: tuple[Path, ...] = ()
     processes: Callable[[], list[Process]] = field(default=list)
+    running: Path | None = None
 
     def path(self, text: object) -> Path | None:
         """The place that a configuration file or a variable names; None if it is no absolute path."""
@@ -144,7 +146,11 @@ def this_system() -> System:
     """The machine that this program runs on."""
     platform: Platform = {"win32": "windows", "darwin": "macos"}.get(sys.platform, "linux")  # type: ignore[assignment]
     home = Path(os.path.expanduser("~"))
-    return System(platform, os.environ, home, tuple(_drives(platform)), running_processes)
+    return System(platform, os.environ, home, tuple(_drives(platform)), running_processes, _running())
+
+
+def _running() -> Path | None:
+    return Path(os.path.abspath(sys.executable)) if sys.executable else None
 
 
 def _drives(platform: Platform) -> Iterator[Path]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ..prompt import as_options, typed
 from .tree import state_advice
-from .view import View, as_options
+from .view import View
 
 if TYPE_CHECKING:
     from ..hosts.doctor import Diagnosis, Step
@@ -105,7 +106,7 @@ def _advice(step: Step, diagnosis: Diagnosis) -> Iterator[str]:
     else:
         suffixes = patient.host.kind.suffixes[:3] if patient.host else (".pth", ".safetensors")
         yield _SENTENCES[step.cause].format(
-            python=patient.executable,
+            python=typed([patient.executable or ""]),
             options=as_options(patient.named_by),
             name=patient.name,
             listed=" or ".join(suffixes),

@@ -2,22 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
-import subprocess
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-
-def as_options(words: Sequence[str]) -> str:
-    """Options as they go into a command that is shown: typed, after a space, if there are any."""
-    return f" {typed(words)}" if words else ""
-
-
-def typed(words: Sequence[str], windows: bool = sys.platform == "win32") -> str:
-    """Words of a command line as they are typed at this system's prompt."""
-    return subprocess.list2cmdline(words) if windows else shlex.join(words)
 
 
 @dataclass

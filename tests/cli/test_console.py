@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -14,12 +13,12 @@ import pytest
 from environments import script
 from trees import Tree
 
-from aether_install.ui.view import typed
+from aether_install.prompt import for_powershell, typed
 
 
 def on_terminal(*arguments: str | Path, **environment: str) -> tuple[int, str]:
     """Runs the real command on a terminal of its own, and returns its exit status and what was shown there."""
-    terminal, end = pty.openpty()
+    terminal, end = os.openpty()
     command = [script("aether-install"), *arguments]
     with subprocess.Popen(command, stdout=end, stderr=end, env={**os.environ, **environment}) as process:
         os.close(end)
@@ -92,3 +91,18 @@ def test_advice_is_typed_as_each_system_takes_it() -> None:
     words = ["--host", "C:\\My Apps\\ComfyUI"]
     assert typed(words, windows=True) == '--host "C:\\My Apps\\ComfyUI"'
     assert typed(words, windows=False) == "--host 'C:\\My Apps\\ComfyUI'"
+
+
+def test_what_cmd_and_powershell_read_as_more_than_a_name_is_quoted() -> None:
+    for name in ("R&D", "a;b", "50%", "it's", "(x86)", "a,b", "{x}", "@home", "#1", "a^b", "", "~\\x", "$x", "a`b"):
+        assert typed([name], windows=True) == f'"{name}"'
+    for name in ("C:\\ComfyUI", "python_embeded\\python.exe", "--model_path=x", "übér", "日本"):
+        assert typed([name], windows=True) == name
+    assert typed(["C:\\My Apps\\", "x"], windows=True) == '"C:\\My Apps\\\\" x', "a backslash before a mark"
+
+
+def test_powershell_is_told_to_run_a_program_whose_name_is_quoted() -> None:
+    program = '"C:\\My Apps\\python.exe" -m pip'
+    assert for_powershell(f"Type `{program}`.", windows=True) == f"Type `{program}` (in PowerShell `& {program}`)."
+    assert for_powershell("Type `python -m pip`.", windows=True) == "Type `python -m pip`."
+    assert for_powershell(f"Type `{program}`.", windows=False) == f"Type `{program}`."

@@ -21,7 +21,7 @@ def _runs_programs(folder: Path) -> bool:
     return not os.statvfs(folder).f_flag & os.ST_NOEXEC
 
 
-if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 * GIBIBYTE and _runs_programs(MEMORY):
+if os.name == "posix" and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 * GIBIBYTE and _runs_programs(MEMORY):
     # Temporary folders in memory: nothing waits for a disk to flush.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from trees import Tree
 # They fork, kill by signals, link symbolically, or impose on others the rules that hold there anyway.
 POSIX = ["test_histories.py", "test_interruption.py", "test_package_managers.py", "test_windows_rules.py"]
 
-collect_ignore = POSIX if sys.platform == "win32" else []
+collect_ignore: list[str] = []
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from work import quietly
 
 from aether_install.tree.commands import install
 from aether_install.tree.layout import Spandrel
@@ -204,10 +205,6 @@ def taught_spandrel() -> Path:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     install(Spandrel(copy_spandrel(folder)), progress=quietly)
     return folder
-
-
-def quietly(message: str, *, urgent: bool = False) -> None:
-    """Progress that nobody wants to see."""
 
 
 def snapshot(root: Path, *, bytecode: bool = False) -> Snapshot:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import compileall
+import os
 import shutil
 import subprocess
 import sys
@@ -51,7 +52,7 @@ def linked_spandrel(version: str, folder: Path) -> Path:
     """
     Makes a site-packages folder that costs little to copy, to list and to import.
 
-    All architectures are links to compiled ones, and no row of RECORD is about them.
+    All architectures are links to compiled ones, and no row of RECORD is about them. On Windows there are none.
     """
     tree, others = folder / "site-packages", folder / "others"
     shutil.unpack_archive(wheel(version), tree, "zip")
@@ -60,7 +61,8 @@ def linked_spandrel(version: str, folder: Path) -> Path:
     for path in list(others.iterdir()):
         if path.is_dir():
             compileall.compile_dir(path, quiet=1)
-        (tree / "spandrel" / "architectures" / path.name).symlink_to(path)
+        if os.name != "nt":
+            (tree / "spandrel" / "architectures" / path.name).symlink_to(path)
     record = next(tree.glob("*.dist-info")) / "RECORD"
     rows = record.read_bytes().splitlines(keepends=True)
     record.write_bytes(b"".join(row for row in rows if not row.startswith(b"spandrel/architectures/")))

@@ -32,6 +32,7 @@ def on_terminal(*arguments: str | Path, **environment: str) -> tuple[int, str]:
     return process.returncode, shown.decode()
 
 
+@pytest.mark.not_on_windows("there are no terminals that a program can make")
 @pytest.mark.parametrize("setting", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
 def test_progress_is_plain_lines_where_nothing_can_be_drawn(setting: dict[str, str]) -> None:
     status, shown = on_terminal("status", "--python", sys.executable, **setting)
@@ -40,6 +41,7 @@ def test_progress_is_plain_lines_where_nothing_can_be_drawn(setting: dict[str, s
     assert "\x1b" not in shown
 
 
+@pytest.mark.not_on_windows("there are no terminals that a program can make")
 def test_a_terminal_of_few_letters_gets_a_table_all_the_same(tree: Path) -> None:
     Tree(tree).install()
     status, shown = on_terminal("status", "--target", tree, TERM="xterm", PYTHONIOENCODING="cp1252")

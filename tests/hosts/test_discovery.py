@@ -16,7 +16,7 @@ import in_process
 import pytest
 from applications import in_readme
 from environments import REPOSITORY, Snapshot, aether_install, aether_json
-from machines import COMFYUI, Machine, machine_with_fourteen_hosts, touch
+from machines import COMFYUI, Machine, environment_in, machine_with_fourteen_hosts, touch
 
 from aether_install.hosts.discovery import Discovery, discover
 from aether_install.hosts.selection import locate_host, resolve
@@ -67,7 +67,7 @@ def running(machine: Machine, python: Path, folder: Path, script: str) -> Iterat
 
 @pytest.fixture(scope="module")
 def system(machine: Machine) -> System:
-    return System("linux", machine.environment, machine.home)
+    return System("windows" if os.name == "nt" else "linux", machine.environment, machine.home)
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +249,7 @@ def test_what_cannot_be_meant_is_told(machine: Machine, command: Callable[..., A
         assert aether_install("status", *options, env=machine.environment, check=False).returncode == 2
     results = command("status", "--host", "forge", "--host", "nonsense")["results"]
     assert [("error" in result, result["host"]) for result in results] == [(False, "forge"), (True, "nonsense")]
-    nobody = {**machine.environment, "HOME": str(tmp_path)}
+    nobody = environment_in(tmp_path)
     nothing = aether_install("status", "--all", "--json", env=nobody, check=False)
     assert (nothing.returncode, json.loads(nothing.stdout)["results"]) == (1, [])
     assert "--host" in nothing.stderr
@@ -284,7 +284,10 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+NO_PIPES = pytest.mark.not_on_windows("there are no named pipes")
+
+
+@pytest.mark.parametrize("damage", [pytest.param(name, marks=[NO_PIPES] * (name == "a pipe")) for name in DAMAGES])
 def test_configuration_files_in_any_condition_cost_no_other_host(
     machine: Machine, system: System, found: Discovery, tmp_path: Path, damage: str
 ) -> None:
@@ -303,6 +306,7 @@ def test_configuration_files_in_any_condition_cost_no_other_host(
     assert {host.folder for host in hosts} >= moved - {home / ".config" / "chaiNNer"}
 
 
+@pytest.mark.not_on_windows("there are no named pipes, and no folders that nobody may read")
 def test_folders_that_lead_in_circles_or_may_not_be_read_are_passed(tmp_path: Path) -> None:
     folder = touch(tmp_path / "home" / "ComfyUI", *COMFYUI)
     (tmp_path / "home" / "again").symlink_to(tmp_path / "home")
@@ -321,14 +325,18 @@ def test_nothing_of_a_host_is_run(tmp_path: Path) -> None:
     folder = touch(tmp_path / "home" / "ComfyUI", *COMFYUI, "venv/bin/python", "venv/lib/python3.12/site-packages/")
     (folder / "venv" / "bin" / "python").write_text(f"#!/bin/sh\ntouch {tmp_path / 'was-run'}\n")
     (folder / "venv" / "bin" / "python").chmod(0o755)
-    (host,) = aether_json("hosts", env={**os.environ, "HOME": str(tmp_path / "home")})["hosts"]
-    assert (host["spandrel"], host["state"], host["python"]) == (None, "missing", f"{folder}/venv/bin/python")
+    (host,) = aether_json("hosts", env=environment_in(tmp_path / "home"))["hosts"]
+    assert (host["spandrel"], host["state"], host["python"]) == (
+        None,
+        "missing",
+        str(folder / "venv" / "bin" / "python"),
+    )
     assert not (tmp_path / "was-run").exists()
 
 
 def test_what_could_use_no_model_anyhow_does_not_fail_for_want_of_a_spandrel(tmp_path: Path) -> None:
     folder = touch(tmp_path / "sdnext", "webui.py", "installer.py", "venv/bin/python")
-    environment = {**os.environ, "HOME": str(tmp_path)}
+    environment = environment_in(tmp_path)
     for host, is_asked_for in (("--all", False), (f"--host={folder}", True)):
         told = aether_install("spandrel", host, "--no-verify", "--json", env=environment, check=False)
         assert told.returncode == 1, "nothing was taught"

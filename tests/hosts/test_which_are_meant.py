@@ -12,24 +12,17 @@ from typing import Any
 import in_process
 import pytest
 from environments import aether_install, make_environment, run, script
-from machines import COMFYUI, touch
-
-
-def variables(home: Path) -> dict[str, str]:
-    """Environment variables under which a folder is home."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
-    return {**kept, "HOME": str(home)}
+from machines import COMFYUI, at_home_in, environment_in, touch
 
 
 def in_home(home: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """The command, where a folder is home."""
-    others = (name for name in os.environ if name.startswith("XDG_"))
-    return in_process.aether_install(*arguments, check=False, env={**dict.fromkeys(others), "HOME": str(home)})
+    return in_process.aether_install(*arguments, check=False, env=at_home_in(home))
 
 
 def handed_on(home: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """The real command, which hands its own arguments on to another Python."""
-    return aether_install(*arguments, check=False, env=variables(home), cwd=home)
+    return aether_install(*arguments, check=False, env=environment_in(home), cwd=home)
 
 
 def in_json(home: Path, *arguments: str | Path) -> Any:
@@ -95,7 +88,9 @@ def test_a_folder_stands_for_its_python_everywhere(home: Path) -> None:
         assert "no environment of Python" in in_home(home, *command, "--python", nothing).stderr
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may read anything")
+@pytest.mark.skipif(
+    os.name == "posix" and os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may read anything"
+)
 def test_a_spandrel_that_may_not_be_read_is_not_called_missing(home: Path) -> None:
     (package,) = home.glob("ComfyUI/venv/lib/*/site-packages/spandrel")
     # Still the owner, but no longer above all modes.
@@ -103,7 +98,7 @@ def test_a_spandrel_that_may_not_be_read_is_not_called_missing(home: Path) -> No
 
     def told(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         command = [*powerless, script("aether-install"), *arguments]
-        return run(*command, check=False, env=variables(home), cwd=home)
+        return run(*command, check=False, env=environment_in(home), cwd=home)
 
     package.chmod(0)
     try:

@@ -21,7 +21,7 @@ REPOSITORY = HERE.parents[1]
 sys.path.insert(0, str(HERE.parent))
 
 from built import one_file, our_wheel  # noqa: E402 - beside this folder
-from environments import SUPPORTED, wheel  # noqa: E402
+from environments import SUPPORTED, taught_spandrel, wheel  # noqa: E402
 
 CACHE = REPOSITORY / ".cache" / "windows"
 DOWNLOADS = CACHE / "downloads"
@@ -157,6 +157,14 @@ def make_torch() -> None:
     unpack(wheels("torch.txt"), DRIVE / "torch")
 
 
+def draw_picture() -> None:
+    """Has this system's torch make the numbers that those of Windows are compared with."""
+    program, model = REPOSITORY / "tests" / "portable" / "picture.py", REPOSITORY / "examples" / "models"
+    output = CACHE / "picture-of-linux"
+    taught = {**os.environ, "PYTHONPATH": str(taught_spandrel())}
+    subprocess.run([sys.executable, program, model / "2x-AetherNet-photo.pth", output], env=taught, check=True)
+
+
 def once(name: str, make: Any, *inputs: Path) -> None:
     """Has something made anew where it was not made of the same files."""
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in (HERE / "run.py", *inputs))).hexdigest()
@@ -182,6 +190,7 @@ def main() -> int:
     once("pythons", make_pythons, HERE / "python.txt", HERE / "tests.txt", HERE / "sitecustomize.py")
     if has_torch:
         once("torch", make_torch, HERE / "torch.txt")
+        draw_picture()
     python = r"C:\Python312\python.exe"
     path_file = DRIVE / "Python312" / "Lib" / "site-packages" / "torch.pth"
     path_file.write_text("C:\\torch\n" if has_torch else "")

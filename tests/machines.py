@@ -91,6 +91,7 @@ def machine_with_fourteen_hosts(root: Path) -> Machine:
     settings, data = home / ".config", home / ".local" / "share"
     if os.name == "nt":
         settings = data = home / "AppData" / "Roaming"
+    local = home / "AppData" / "Local" if os.name == "nt" else settings
     machine = Machine(root, {}, {})
 
     def host(name: str, folder: Path, version: str, environment: str, *names: str) -> None:
@@ -115,7 +116,7 @@ def machine_with_fourteen_hosts(root: Path) -> Machine:
     note(home / ".pinokio" / "config.json", {"home": str(disk / "pinokio")})
     host("comfyui-3", disk / "work" / "space here" / "ComfyUI", "0.4.2", ".venv", *COMFYUI)
     note(
-        settings / "comfy-cli" / "config.ini",
+        local / "comfy-cli" / "config.ini",
         f"[DEFAULT]\ndefault_workspace = {machine.folders['comfyui-3']}\nrecent_workspace = {disk / 'gone'}\n",
     )
     host("chainner", settings / "chaiNNer", "0.4.1", "python/python")

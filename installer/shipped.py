@@ -18,9 +18,9 @@ def payload_files() -> dict[str, bytes]:
     return dict(sorted(_python_files(_payload_folder())))
 
 
-def arch_folder() -> str:
-    """The folder, perhaps inside an archive, from which the network's modules can be imported."""
-    return str(_payload_folder().joinpath("__arch")).rstrip("/")
+def payload_folder() -> str:
+    """The architecture's folder, perhaps inside an archive, from which its modules can be imported."""
+    return str(_payload_folder()).rstrip("/")
 
 
 def program(name: str) -> str:

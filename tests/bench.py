@@ -1,8 +1,9 @@
 """
 Measures what the project promises of speed and size, as ratios within one run on one machine, and prints one table.
 
-The network is compared with the plain implementation beside this file, the commands with what they cannot do without.
-Runs of the two sides alternate and medians count; a limit counts as met with a tenth of margin.
+The network is compared with the plain implementation beside this file, ONNX Runtime and OpenVINO, the commands with
+what they cannot do without. Runs of the two sides alternate and medians count; a limit counts as met with a tenth of
+margin. Names of groups as arguments choose among them.
 """
 
 from __future__ import annotations
@@ -12,17 +13,20 @@ import functools
 import io
 import json
 import multiprocessing
+import os
 import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -32,6 +36,7 @@ import torch
 from built import one_file
 from environments import copy_spandrel, script, taught_spandrel
 from machines import machine_with_fourteen_hosts
+from networks import JUNE, LATER, aether3_core, aether_core, engine, sizes
 from plain import PlainAether
 from plain3 import PlainAether3
 from rich import box
@@ -39,9 +44,9 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save_file
 from weights import weights_of
-from weights3 import core3, weights3_of
+from weights3 import weights3_of
 
-from aether_install.models.network import core
+aether_core.aether.engine = aether3_core.aether3.engine = engine.infer  # as in spandrel
 
 BARE = [sys.executable, "-c", "import click, rich.console"]
 
@@ -64,6 +69,18 @@ with torch.inference_mode():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     model(x)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+FIRST = """
+import sys, time, torch
+sys.path.insert(0, sys.argv[2])
+from bench import models
+model = models({"embed_dim": 128, "depths": (6,) * 6, "upscale": 2}, fused=True)[sys.argv[1] == "ours"]
+x = torch.rand(1, 3, 128, 128)
+with torch.inference_mode():
+    start = time.perf_counter()
+    model(x)
+print(time.perf_counter() - start)
 """
 
 LAUNCH = """
@@ -186,7 +203,7 @@ def hosts_rows(folder: Path) -> Iterator[Row]:
 
 
 def fuse_rows(folder: Path) -> Iterator[Row]:
-    large = core().aether_large(upscale=4).state_dict()
+    large = aether_core.aether_large(upscale=4).state_dict()
     torch.save({"params": large}, folder / "large.pth")
     save_file(large, folder / "large.safetensors")
     for suffix in ("pth", "safetensors"):
@@ -219,27 +236,57 @@ def loading_rows(folder: Path) -> Iterator[Row]:
     import spandrel
 
     path = folder / "large.pth"
+    torch.save({"params": aether_core.aether_large(upscale=4).state_dict()}, path)
     loader = spandrel.ModelLoader()
     times = middle(alternate(45, seconds(lambda: loader.load_from_file(path)), seconds(lambda: torch.load(path))))
     yield Row("spandrel loads aether_large, against torch.load", *times, "s", 2)
 
 
+def detection_rows() -> Iterator[Row]:
+    """What spandrel asks each of our classes about every model of another architecture."""
+    import spandrel
+
+    supports = spandrel.MAIN_REGISTRY.architectures("detection")
+    ours = [each for each in supports if str(each.architecture.id).startswith("AetherNet")]
+    others = {f"model.layers.{index}.mlp.weight": torch.zeros(0) for index in range(5000)}
+    taken = min(seconds(lambda: [each.detect(others) for each in ours])() for _ in range(50))
+    yield Row("our classes turn down 5,000 keys, against a thousandth of a second", taken, 1e-3, "s", 10)
+
+
 def models(config: dict[str, object], fused: bool) -> tuple[torch.nn.Module, torch.nn.Module]:
     """The plain network and ours, of the same weights."""
     weights = weights_of(**config)
-    weights = core().fuse_state_dict(weights) if fused else weights
+    weights = JUNE.fuse(weights) if fused else weights
     plain = PlainAether(**config, fused_init=fused)
     plain.load_state_dict(weights)
-    return plain.eval(), core().build_aether(weights)
+    return plain.eval(), JUNE.build(weights)
 
 
 def later_models(config: dict[str, object], fused: bool) -> tuple[torch.nn.Module, torch.nn.Module]:
     """The same of the later generation."""
     weights = weights3_of(**config)
-    weights = core3().fuse_state_dict(weights) if fused else weights
+    weights = LATER.fuse(weights) if fused else weights
     plain = PlainAether3(**config, fused_init=fused)
     plain.load_state_dict(weights)
-    return plain.eval(), core3().build_aether3(weights)
+    return plain.eval(), LATER.build(weights)
+
+
+ON_ONE_CORE, PYTHON_LOOP = "on one core", "beside a Python loop in the process"
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+@contextlib.contextmanager
+def busy(programs: int) -> Iterator[None]:
+    """Keeps so many cores busy."""
+    with contextlib.ExitStack() as running:
+        for _ in range(programs):
+            program = running.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+            running.callback(program.kill)
+        yield
 
 
 @dataclass(frozen=True)
@@ -252,19 +299,25 @@ class Forward:
     side: int
     limit: float | None = None
     later: bool = False
+    condition: str = ""
 
     def __str__(self) -> str:
         variant = f"{'3.1 ' * self.later}medium 2x {'fused' if self.fused else 'unfused'}"
-        return f"forward on {self.device}, {variant}, {str(self.dtype)[6:]}, {self.side}x{self.side}"
+        where = f", {self.condition}" if self.condition else ""
+        return f"forward on {self.device}, {variant}, {str(self.dtype)[6:]}, {self.side}x{self.side}{where}"
 
     @functools.cache  # noqa: B019 - in a process that measures nothing else
     def network(self, ours: bool) -> Callable[[], torch.Tensor]:
         """Returns what runs one of the two."""
         if self.later:
-            pair = later_models({**core3().VARIANTS["medium"], "scale": 2}, self.fused)
+            pair = later_models({**sizes.LATER_SIZES["medium"], "scale": 2}, self.fused)
         else:
-            pair = models({**core().VARIANTS["medium"], "upscale": 2}, self.fused)
+            pair = models({**sizes.JUNE_SIZES["medium"], "upscale": 2}, self.fused)
         model = pair[ours].to(self.device, self.dtype)
+        if self.condition == ON_ONE_CORE:
+            os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
+        elif self.condition == PYTHON_LOOP:
+            threading.Thread(target=spin, daemon=True).start()
         x = torch.rand(1, 3, self.side, self.side, generator=torch.Generator().manual_seed(0))
         x = x.to(self.device, self.dtype)
 
@@ -304,25 +357,61 @@ def forward_rows(device: str) -> Iterator[Row]:
         yield Row(str(case), *times, "s", case.limit, at_least=True)
 
 
+def condition_rows() -> Iterator[Row]:
+    """Nowhere slower than the plain network, but for what cannot be told from noise."""
+    cases = [
+        (Forward("cpu", torch.float32, True, 128), 1),
+        (Forward("cpu", torch.float32, True, 128), 2),
+        (Forward("cpu", torch.float32, True, 32), 1),
+        (Forward("cpu", torch.float32, True, 128, condition=ON_ONE_CORE), 0),
+        (Forward("cpu", torch.float32, True, 64, condition=PYTHON_LOOP), 0),
+        (Forward("cpu", torch.float32, True, 64, condition=PYTHON_LOOP, later=True), 0),
+        (Forward("cpu", torch.bfloat16, True, 128), 1),
+        (Forward("cpu", torch.float16, True, 64), 1),
+        (Forward("cpu", torch.float32, True, 128, later=True), 1),
+    ]
+    for case, programs in cases:
+        with in_two_processes(case) as (run, _), busy(programs):
+            times = middle(alternate(5, lambda run=run: run(True), lambda run=run: run(False)))
+        beside = f", beside {programs} busy program{'s' * (programs > 1)}" if programs else ""
+        yield Row(f"{case}{beside}", *times, "s", 0.9 / 1.1, at_least=True)
+
+
+def first_rows() -> Iterator[Row]:
+    def run(which: str) -> float:
+        return float(process([sys.executable, "-c", FIRST, which, str(Path(__file__).parent)])[2])
+
+    times = middle(alternate(5, lambda: run("ours"), lambda: run("plain")))
+    yield Row("first forward of a process, medium 2x fused, float32, 128x128", *times, "s", 1.0, at_least=True)
+
+
 @dataclass(frozen=True)
 class Exported:
     """
-    The weights of a model, ``PATH.pth``, and the same for ONNX Runtime, ``PATH.onnx``, with square images.
+    The weights of a model, ``PATH.pth``, and the same for another library, ``PATH.onnx``, with square images.
 
     Attributes:
         forwards: of how many in a row the quickest counts. A short one takes long after the other side's, which has
             had the caches, and applications restore one tile after the other.
+        library: ``ONNX Runtime`` or ``OpenVINO``.
     """
 
     path: str
     side: int
     threads: int
     forwards: int
+    library: str
 
     @functools.cache  # noqa: B019 - in a process that measures nothing else
     def network(self, ours: bool) -> Callable[[], np.ndarray]:
         """Returns what runs one of the two."""
         x = np.random.default_rng(0).random((1, 3, self.side, self.side), dtype="float32")
+        if not ours and self.library == "OpenVINO":
+            import openvino
+
+            settings = {"INFERENCE_NUM_THREADS": self.threads, "INFERENCE_PRECISION_HINT": "f32"}
+            compiled = openvino.Core().compile_model(f"{self.path}.onnx", "CPU", settings)
+            return lambda: compiled([x])[0]
         if not ours:
             import onnxruntime
 
@@ -331,7 +420,7 @@ class Exported:
             session = onnxruntime.InferenceSession(f"{self.path}.onnx", options, providers=["CPUExecutionProvider"])
             return lambda: session.run(None, {session.get_inputs()[0].name: x})[0]
         torch.set_num_threads(self.threads)
-        model = core().build_aether(torch.load(f"{self.path}.pth"))
+        model = JUNE.build(torch.load(f"{self.path}.pth"))
 
         def run() -> np.ndarray:
             with torch.inference_mode():
@@ -362,46 +451,46 @@ def in_two_processes(case: Forward | Exported) -> Iterator[tuple[Callable[[bool]
         yield lambda side: sides[side].submit(case.seconds, side).result(), float(difference)
 
 
-def onnx_rows(folder: Path) -> Iterator[Row]:
-    """Against ONNX Runtime with the same model, for images of one size, and as many threads."""
+def peer_rows(folder: Path) -> Iterator[Row]:
+    """Against ONNX Runtime and OpenVINO with the same model, for images of one size, and as many threads."""
+    runtime, openvino = "ONNX Runtime", "OpenVINO"
     cases = [
-        ("small", 2, True, 192, 1, 1.15, 1.2),
-        ("medium", 2, True, 128, 1, 1.15, 1.2),
-        ("medium", 2, False, 128, 1, 1.15, 1.2),
-        ("small", 4, True, 256, 1, 1.15, 1.2),
-        ("small", 2, True, 96, 3, 1.0, None),
-        ("medium", 2, True, 96, 1, 1.0, None),
-        ("large", 2, True, 96, 1, 1.0, None),
-        ("medium", 2, True, 32, 15, 0.7, None),
-        ("medium", 2, False, 32, 15, 0.7, None),
+        ("small", 2, True, 192, 1, {runtime: (1.15, 1.2), openvino: (1.05, 1.1)}),
+        ("medium", 2, True, 128, 1, {runtime: (1.15, 1.2), openvino: (1.05, 1.1)}),
+        ("medium", 2, False, 128, 1, {runtime: (1.15, 1.2)}),
+        ("small", 4, True, 256, 1, {runtime: (1.15, 1.2), openvino: (1.05, 1.1)}),
+        ("small", 2, True, 96, 3, {runtime: (1.0, None)}),
+        ("medium", 2, True, 96, 1, {runtime: (1.0, None)}),
+        ("large", 2, True, 96, 1, {runtime: (1.0, None)}),
+        ("medium", 2, True, 32, 15, {runtime: (0.7, None)}),
+        ("medium", 2, False, 32, 15, {runtime: (0.7, None)}),
     ]
-    for variant, upscale, fused, side, forwards, limit, beside_busy in cases:
-        plain, _ = models({**core().VARIANTS[variant], "upscale": upscale}, fused)
-        case = Exported(str(folder / "model"), side, torch.get_num_threads(), forwards)
-        torch.save(plain.state_dict(), f"{case.path}.pth")
+    for variant, upscale, fused, side, forwards, limits in cases:
+        plain, _ = models({**sizes.JUNE_SIZES[variant], "upscale": upscale}, fused)
+        path = str(folder / "model")
+        torch.save(plain.state_dict(), f"{path}.pth")
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             image = torch.rand(1, 3, side, side)
-            torch.onnx.export(plain, (image,), f"{case.path}.onnx", dynamo=True, external_data=False)
+            torch.onnx.export(plain, (image,), f"{path}.onnx", dynamo=True, external_data=False)
+        for library, (limit, beside_busy) in limits.items():
+            case = Exported(path, side, torch.get_num_threads(), forwards, library)
 
-        def measured(pairs: int, runs: int, case: Exported = case) -> tuple[float, float]:
-            """The turn in the middle of those of several pairs of processes, since these differ as well."""
-            turns = []
-            for _ in range(pairs):
-                with in_two_processes(case) as (run, difference):
-                    assert difference < 1e-4, difference
-                    turns += alternate(runs, lambda run=run: run(True), lambda run=run: run(False))
-            return middle(turns)
+            def measured(pairs: int, runs: int, case: Exported = case) -> tuple[float, float]:
+                """The turn in the middle of those of several pairs of processes, since these differ as well."""
+                turns = []
+                for _ in range(pairs):
+                    with in_two_processes(case) as (run, difference):
+                        assert difference < 1e-4, difference
+                        turns += alternate(runs, lambda run=run: run(True), lambda run=run: run(False))
+                return middle(turns)
 
-        what = f"forward against ONNX Runtime, {variant} {upscale}x {'fused' if fused else 'unfused'}, {side}x{side}"
-        yield Row(what, *measured(pairs=5, runs=5), "s", limit, at_least=True)
-        if beside_busy is not None:
-            with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
-                try:
+            what = f"forward against {library}, {variant} {upscale}x {'fused' if fused else 'unfused'}, {side}x{side}"
+            yield Row(what, *measured(pairs=5, runs=5), "s", limit, at_least=True)
+            if beside_busy is not None:
+                with busy(1):
                     times = measured(pairs=3, runs=3)
-                finally:
-                    busy.kill()
-            yield Row("  beside a process that keeps a core busy", *times, "s", beside_busy, at_least=True)
+                yield Row("  beside a process that keeps a core busy", *times, "s", beside_busy, at_least=True)
 
 
 def processor() -> str:
@@ -430,11 +519,22 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else 140)
     missed = 0
     try:
-        with console.status("measuring; this takes half an hour") as status:
+        with console.status("measuring; this takes three quarters of an hour") as status:
             devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-            groups = [command_rows(folder), hosts_rows(folder), fuse_rows(folder), loading_rows(folder), memory_rows()]
-            for rows in [*groups, *map(forward_rows, devices), onnx_rows(folder)]:
-                for row in rows:
+            groups: dict[str, Callable[[], Iterable[Row]]] = {
+                "commands": lambda: command_rows(folder),
+                "hosts": lambda: hosts_rows(folder),
+                "fuse": lambda: fuse_rows(folder),
+                "loading": lambda: loading_rows(folder),
+                "detection": detection_rows,
+                "memory": memory_rows,
+                "first": first_rows,
+                "forwards": lambda: chain.from_iterable(map(forward_rows, devices)),
+                "conditions": condition_rows,
+                "peers": lambda: peer_rows(folder),
+            }
+            for name in sys.argv[1:] or groups:
+                for row in groups[name]():
                     missed += not row.met
                     status.update(f"measured {row.what.strip()}: {row.ratio:.2f}x")
                     limit = "" if row.limit is None else f"{'>=' if row.at_least else '<='} {row.limit:g}"

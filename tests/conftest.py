@@ -29,7 +29,10 @@ if os.name == "posix" and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4
 
 SLOWEST = (
     "test_interruption",
+    "test_absence",
     "test_old_torch",
+    "test_applications",
+    "test_pictures",
     "test_package_managers",
     "test_network3",
     "test_interpreters",

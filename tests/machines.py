@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
+import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +42,19 @@ def at_home_in(home: Path) -> dict[str, str | None]:
 def environment_in(home: Path) -> dict[str, str]:
     """All environment variables of a program for which a folder is home."""
     return {name: value for name, value in {**os.environ, **at_home_in(home)}.items() if value is not None}
+
+
+def standalone_python(root: Path) -> Environment:
+    """A Python that is no virtual environment, such as portables ship, and imports the user's own packages too."""
+    home = Path(sys.base_prefix)
+    library = Path(sysconfig.get_path("stdlib"))
+    made = touch(root / "lib" / library.name, "site-packages/")
+    for path in library.iterdir():
+        if path.name != "site-packages":
+            (made / path.name).symlink_to(path)
+    (root / "bin").mkdir()
+    shutil.copy(home / "bin" / library.name, root / "bin" / "python")
+    return Environment(root)
 
 
 COMFYUI = ("main.py", "nodes.py", "comfy/", "comfy_extras/", "comfy_api/", "models/upscale_models/")

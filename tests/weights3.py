@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from plain3 import PlainAether3
 from safetensors.torch import load_file
-
-from aether_install.models.network import core
 
 GOLDEN3 = Path(__file__).with_name("golden3")
 GOLDEN3_NAMES = sorted(path.stem for path in GOLDEN3.glob("*.json"))
@@ -25,10 +21,27 @@ RELEASE = GOLDEN3 / "optimized_fp32.pth"
 
 StateDict = dict[str, torch.Tensor]
 
-
-def core3() -> ModuleType:
-    """The later generation's module, beside the first one's."""
-    return import_module(f"{core().__package__}.aether3_core")
+TINY = {"embed_dim": 16, "depths": (1, 2), "lk_kernel": 7, "sk_kernel": 3, "scale": 2}
+BOTH = {**TINY, "use_spatial_attn": True}
+CONFIGS3: dict[str, dict[str, Any]] = {
+    "channel attention": TINY,
+    "both attentions": BOTH,
+    "spatial attention": {**BOTH, "use_channel_attn": False},
+    "no attention": {**TINY, "use_channel_attn": False},
+    "layernorm": {**TINY, "norm_type": "layernorm"},
+    "gray, 4x": {**TINY, "in_chans": 1, "scale": 4},
+    "rgba, 3x": {**TINY, "in_chans": 4, "scale": 3},
+    "same size": {**TINY, "scale": 1},
+    "8x": {**TINY, "scale": 8},
+    "wide, 4x": {**TINY, "embed_dim": 70, "scale": 4},
+    "three stages of unequal width": {**TINY, "embed_dim": 17, "depths": (1, 1, 1)},
+    "odd ratio": {**TINY, "embed_dim": 28, "mlp_ratio": 3.3},
+    "equal kernels": {**TINY, "lk_kernel": 5, "sk_kernel": 5},
+    "tiny kernels": {**TINY, "lk_kernel": 1, "sk_kernel": 1},
+    "img_range": {**TINY, "img_range": 255.0},
+    "res_scale": {**BOTH, "res_scale": 1.0},
+    "as narrow as can be": {**TINY, "embed_dim": 1, "depths": (1,), "mlp_ratio": 4.0, "use_channel_attn": False},
+}
 
 
 def weights3_of(**config: Any) -> StateDict:

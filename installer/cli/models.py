@@ -123,11 +123,12 @@ def _start_torch(console: Console, python: str | None, host: str | None) -> None
         python, whose = executable_of(found), f"{found.kind.name} in {found.folder}"
     if python is not None and not is_here:
         from ..hosts.elsewhere import run_elsewhere
-        from ..hosts.locate import interpreter_of
+        from ..hosts.locate import flags_of, interpreter_of
 
         python = interpreter_of(python)
         console.progress(f"starting {python}")
-        sys.exit(run_elsewhere(python, in_named_python, sys.argv[1:], console.done, whose))
+        started = (python, *flags_of(python))
+        sys.exit(run_elsewhere(started, in_named_python, sys.argv[1:], console.done, whose))
     console.progress("starting torch")
     from ..models.available import import_torch
 

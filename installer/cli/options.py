@@ -111,4 +111,5 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON o
 force = click.option(
     "--force", is_flag=True, help="Also where installed files were edited; the edited ones are kept under another name."
 )
+verbose = click.option("--verbose", is_flag=True, help="Name every file that was changed.")
 dry_run = click.option("--dry-run", is_flag=True, help="Show what would change, as a diff, and change nothing.")

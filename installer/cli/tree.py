@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 @options.dry_run
 @options.force
 @click.option("--no-verify", is_flag=True, help="Do not have the interpreter run an AetherNet afterwards.")
+@options.verbose
 @options.as_json
-def spandrel(where: Where, dry_run: bool, force: bool, no_verify: bool, as_json: bool) -> None:
+def spandrel(where: Where, dry_run: bool, force: bool, no_verify: bool, verbose: bool, as_json: bool) -> None:
     """Teach a spandrel to load AetherNet models."""
-    with Boundary(Console(as_json)) as console:
+    with Boundary(Console(as_json, verbose=verbose)) as console:
         from ..tree.commands import install
+        from ..tree.foreign import foreign
+        from ..tree.state import State
         from ..ui.tree import install_view
 
         def teach(found: Located) -> View:
@@ -43,6 +46,9 @@ def spandrel(where: Where, dry_run: bool, force: bool, no_verify: bool, as_json:
                 check=check if verify else None,
                 progress=console.progress,
             )
+            if verify and outcome.before is State.FOREIGN:
+                console.progress("asking whether the AetherNet that is there can be imported")
+                found.check_others(foreign(outcome.facts))
             return install_view(found, outcome)
 
         on_each(console, where, teach, teaches=True)
@@ -52,10 +58,11 @@ def spandrel(where: Where, dry_run: bool, force: bool, no_verify: bool, as_json:
 @options.which_spandrel
 @options.dry_run
 @options.force
+@options.verbose
 @options.as_json
-def uninstall(where: Where, dry_run: bool, force: bool, as_json: bool) -> None:
+def uninstall(where: Where, dry_run: bool, force: bool, verbose: bool, as_json: bool) -> None:
     """Remove AetherNet from a spandrel, which is then as it was before."""
-    with Boundary(Console(as_json)) as console:
+    with Boundary(Console(as_json, verbose=verbose)) as console:
         from ..tree.commands import uninstall as remove
         from ..ui.tree import uninstall_view
 

@@ -14,7 +14,8 @@ from ..ui.console import Console
 from .boundary import told
 
 if TYPE_CHECKING:
-    from ..hosts.discovery import Discovery, Host
+    from ..hosts.discovery import Discovery
+    from ..hosts.host import Host
     from ..hosts.locate import Located
     from ..ui.hosts import Result
     from ..ui.view import View
@@ -73,21 +74,32 @@ def on_each(
     discovery = None
     if where.hosts:
         from ..hosts.discovery import discover
-        from ..hosts.selection import locate_host, resolve
-        from ..ui.hosts import described_as
+        from ..hosts.selection import resolve
 
         console.progress("looking for applications")
         discovery = discover(where.folders)
-        host = resolve(where.hosts[0], discovery)
-        console.subject(host.spandrel, host.id)
-        console.progress(f"looking for the spandrel of {host.kind.name}")
-        view = described_as(host, _done(console, locate_host(host), work))
+        view = _done_for(console, resolve(where.hosts[0], discovery), work)
     else:
-        view = _done(console, _located(console, where), work)
+        try:
+            located = _located(console, where)
+        except _OfHereError as error:
+            if changes:
+                raise
+            # Nothing is lost by telling of the application that one is in the folder of.
+            view = _done_for(console, error.host, work)
+        else:
+            view = _done(console, located, work)
     if changes:
         view.described["restart"] = []
     tells_if_none = where.is_default and teaches
-    if view.described["changed"] or tells_if_none:
+    is_installed = view.described["state"] == "installed"
+    if not changes and is_installed and where.target is None:
+        from ..hosts.discovery import discover
+        from ..ui.hosts import with_stale
+
+        view = with_stale(view, discovery or discover())
+    is_taught = teaches and "would_change" not in view.described
+    if view.described["changed"] or tells_if_none or is_taught:
         from ..hosts.discovery import discover
         from ..ui.hosts import with_users
 
@@ -95,6 +107,23 @@ def on_each(
         view = with_users(view, discovery, teaches=teaches, tells_if_none=tells_if_none, prefix=Path(sys.prefix))
     console.show(view)
     return bool(view.described["state"] == "installed")
+
+
+class _OfHereError(AetherInstallError):
+    """The running Python has no spandrel, and an application has, in whose folder one is."""
+
+    def __init__(self, message: str, host: Host) -> None:
+        super().__init__(message, state="missing")
+        self.host = host
+
+
+def _done_for(console: Console, host: Host, work: Callable[[Located], View]) -> View:
+    from ..hosts.selection import locate_host
+    from ..ui.hosts import described_as
+
+    console.subject(host.spandrel, host.id)
+    console.progress(f"looking for the spandrel of {host.kind.name}")
+    return described_as(host, _done(console, locate_host(host), work))
 
 
 def _done(console: Console, found: Located, work: Callable[[Located], View]) -> View:
@@ -114,10 +143,14 @@ def _located(console: Console, where: Where) -> Located:
             from ..hosts.discovery import discover
             from ..ui.hosts import how_to_teach, teachable, tool_environment
 
-            hosts = discover().hosts
+            discovery = discover()
+            hosts, here = discovery.hosts, discovery.here
             # A spandrel that was installed here would be one that no application uses.
             is_for_others = teachable(hosts) or tool_environment(Path(sys.prefix))
-            error.message = f"{error.complaint if is_for_others else error.message}; {how_to_teach(hosts)}"
+            way_out = how_to_teach(hosts, here)
+            error.message = f"{error.complaint if is_for_others else error.message}; {way_out}"
+            if here is not None and here.spandrel and here.kind.usable:
+                raise _OfHereError(error.message, here) from error
         raise
 
 

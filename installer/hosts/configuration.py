@@ -10,10 +10,26 @@ import configparser
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
 from .system import System
+
+
+class Sure(IntEnum):
+    """
+    How surely something is found again on the same machine, the surest first.
+
+    ``NOTED`` in a file or a known place, ``EXPLORED`` as far as there was time to, ``RUNNING`` for as long as its
+    process does, ``AT_HAND`` where this program was started, ``NAMED`` by the user.
+    """
+
+    NOTED = 0
+    EXPLORED = 1
+    RUNNING = 2
+    AT_HAND = 3
+    NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -27,7 +43,7 @@ class Lead:
         python: its interpreter, where that is not in its usual place.
         models: where its upscale models go, likewise.
         found_by: what led here.
-        rank: 0 if that is there whenever one looks, 1 for a running process, 2 if the user said where to look.
+        sure: how surely another run is led here.
     """
 
     folder: Path
@@ -35,7 +51,7 @@ class Lead:
     python: Path | None = None
     models: Path | None = None
     found_by: str = ""
-    rank: int = 0
+    sure: Sure = Sure.NOTED
 
 
 @dataclass(frozen=True)

@@ -12,67 +12,27 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..tree.commands import status
 from ..tree.layout import Spandrel
-from .configuration import LAUNCHER_PLACES, LAUNCHERS, Configuration, Lead
-from .environment import python_in, site_packages_in, spandrel_of
+from .configuration import LAUNCHER_PLACES, LAUNCHERS, Configuration, Lead, Sure
+from .environment import python_in, site_packages_in, spandrel_of, why_it_cannot_start
+from .host import Host
 from .kinds import KINDS, Kind
 from .processes import Process
-from .system import System, this_system
+from .starting import starting_flags
+from .system import System, is_inside, same_place, this_system
 
 _EXPLORING_SECONDS = 0.7
 """How long folders are looked through, so that a slow disk makes the answer shorter and not later."""
 
 _DEPTH = 2
 
+_LEVELS_TO_PYTHON = 7
+"""How far an interpreter lies below the folder of its host, at most."""
 
 _MARKERS = [
     (kind, {path.partition("/")[0].lower() for path in marker}, marker) for kind in KINDS for marker in kind.markers
 ]
 """With what a look at the names in a folder can rule out; only what follows the first part of a path has wildcards."""
-
-
-@dataclass(frozen=True)
-class Host:
-    """
-    An application on this machine that uses spandrel.
-
-    Attributes:
-        id: a short name, the same as long as no host of its kind comes or goes.
-        kind: what is known of its kind.
-        folder: where it lives.
-        python: its interpreter; None if it has none of its own or it could not be told.
-        spandrel: the spandrel that it imports, if there is one.
-        models: where its upscale models go, if that is a folder.
-        running: its processes.
-        found_by: what told of it.
-        rank: see ``Lead``.
-    """
-
-    id: str
-    kind: Kind
-    folder: Path
-    python: Path | None
-    spandrel: Spandrel | None
-    models: Path | None
-    running: tuple[Process, ...] = ()
-    found_by: str = ""
-    rank: int = 0
-
-    @property
-    def state(self) -> str | None:
-        """The state of its spandrel; None if that cannot be read."""
-        if self.spandrel is None:
-            return "missing"
-        try:
-            return status(self.spandrel).before.value
-        except Exception:
-            # Whatever is the matter with one spandrel, the other hosts are to be told of.
-            return None
-
-    def uses(self, package: Path) -> bool:
-        """Whether its spandrel is the one in a folder."""
-        return self.spandrel is not None and _same(self.spandrel.package, package)
 
 
 @dataclass(frozen=True)
@@ -83,10 +43,14 @@ class Discovery:
     Attributes:
         hosts: in a fixed order.
         complete: whether there was time to look into every folder that was to be looked into.
+        of_others: hosts that somebody else runs, and that nothing else told of.
+        here: the host that the current folder is a part of.
     """
 
     hosts: tuple[Host, ...]
     complete: bool = True
+    of_others: tuple[Host, ...] = ()
+    here: Host | None = None
 
     def using(self, package: Path) -> list[Host]:
         """The hosts that import the spandrel in a folder."""
@@ -108,19 +72,57 @@ def discover(search: Iterable[Path] = (), system: System | None = None) -> Disco
     leads = [
         *_noted(system),
         *_in_known_places(system),
-        *usual.leads(_roots(system), "its folder, where people put such"),
-        *_of_processes(system, processes),
-        *_around_running(system),
-        *asked_for.leads([Path(os.path.abspath(folder)) for folder in search], "--search", 2),
+        *usual.leads(_roots(system), "its folder, where people put such", Sure.EXPLORED),
+        *_of_processes(system, [process for process in processes if _is_ours(system, process)]),
+        *_at_hand(system),
+        *asked_for.leads([Path(os.path.abspath(folder)) for folder in search], "--search", Sure.NAMED),
     ]
-    found: list[Host] = []
+    hosts = [_with_processes(system, host, processes) for host in _each_once(list(_followed(system, leads)))]
+    of_others = _of_processes(system, [process for process in processes if not _is_ours(system, process)])
+    known = {os.path.realpath(host.folder) for host in hosts}
+    others = [host for host in _each_once(list(_followed(system, of_others))) if not _is_known(host, known)]
+    is_complete = usual.in_time and asked_for.in_time
+    numbered = tuple(_numbered(hosts, is_complete))
+    here = (host for host in numbered if system.folder and is_inside(system.folder, host.folder))
+    return Discovery(
+        numbered,
+        is_complete,
+        tuple(_with_processes(system, host, processes) for host in others),
+        next(here, None),
+    )
+
+
+def host_of(system: System, python: Path) -> Host | None:
+    """The host that an interpreter belongs to, by where it lies or by a process that runs; with its lasting id."""
+    processes = system.processes()
+    leads = [*map(Lead, python.parents[:_LEVELS_TO_PYTHON]), *_of_processes(system, processes)]
+    for host in filter(None, (follow(system, lead) for lead in leads)):
+        if host.runs_on(python):
+            return _with_processes(system, replace(host, id=host.lasting_id), processes)
+    return None
+
+
+def _followed(system: System, leads: Iterable[Lead]) -> Iterator[Host]:
+    """
+    The hosts that leads lead to, those that they are parts of, and those that their own files tell of.
+
+    What is around a host is looked at each time, lest the part is shown in a run that had no time to find the whole.
+    """
     for lead in leads:
         host = follow(system, lead)
         if host is not None:
-            found.append(host)
-            found += (inner for noted in _noted_inside(system, host) if (inner := follow(system, noted)))
-    hosts = [_with_processes(host, processes) for host in _each_once(found)]
-    return Discovery(tuple(_numbered(hosts)), usual.in_time and asked_for.in_time)
+            # By whichever Python a process runs a part of it, its own is where it is noted.
+            sure = Sure.AT_HAND if lead.sure is Sure.RUNNING else lead.sure
+            outer = (Lead(folder, found_by=lead.found_by, sure=sure) for folder in lead.folder.parents[:3])
+            for found in (host, *filter(None, (follow(system, around_it) for around_it in outer))):
+                yield found
+                for noted in _noted_inside(system, found):
+                    if inner := follow(system, replace(noted, sure=lead.sure)):
+                        yield inner
+
+
+def _is_known(host: Host, known: set[str]) -> bool:
+    return os.path.realpath(host.folder) in known
 
 
 def recognise(system: System, folder: Path) -> Kind | None:
@@ -149,11 +151,10 @@ def follow(system: System, lead: Lead) -> Host | None:
     if kind is None:
         return None
     python = lead.python if lead.python and os.path.isfile(lead.python) else python_of(system, kind, lead.folder)
+    flags = starting_flags(system, kind, lead.folder)
     vendored = [path for pattern in kind.vendored for path in system.places(pattern, lead.folder)]
     package = next((path for path in vendored if os.path.isdir(path)), None)
-    if package is None and python is not None:
-        package = spandrel_of(system, python)
-    return Host(
+    host = Host(
         id=kind.id,
         kind=kind,
         folder=lead.folder,
@@ -161,8 +162,21 @@ def follow(system: System, lead: Lead) -> Host | None:
         spandrel=Spandrel(package) if package else None,
         models=lead.models or _models_folder(system, kind, lead.folder),
         found_by=lead.found_by,
-        rank=lead.rank,
+        sure=lead.sure,
+        flags=flags,
+        problem=why_it_cannot_start(system, python) if python else "",
     )
+    return host if package else _importing(system, host)
+
+
+def _importing(system: System, host: Host) -> Host:
+    """A host with the spandrel that its interpreter imports, and the one that other flags would have that import."""
+    if host.python is None:
+        return host
+    package = spandrel_of(system, host.python, host.flags)
+    others = (spandrel_of(system, host.python, flags) for flags in ((), ("-s",)))
+    not_used = next((other for other in others if other and package and not same_place(other, package)), None)
+    return replace(host, spandrel=Spandrel(package) if package else None, not_used=not_used)
 
 
 def python_of(system: System, kind: Kind, folder: Path) -> Path | None:
@@ -182,7 +196,7 @@ def around(system: System, folder: Path) -> Host | None:
 
 def below(system: System, folder: Path) -> list[Host]:
     """The hosts in a folder and at most two folders deeper."""
-    leads = _Explorer(system).leads([folder], "--host", 2)
+    leads = _Explorer(system).leads([folder], "--host", Sure.NAMED)
     return _each_once([host for lead in leads if (host := follow(system, lead))])
 
 
@@ -220,7 +234,7 @@ class _Explorer:
         self._been_in: set[tuple[int, int] | str] = set()
         self.in_time = True
 
-    def leads(self, roots: Iterable[Path], found_by: str, rank: int = 0) -> Iterator[Lead]:
+    def leads(self, roots: Iterable[Path], found_by: str, sure: Sure) -> Iterator[Lead]:
         """The folders among and below some others that are hosts; what is inside a host is left to it."""
         deadline = time.monotonic() + _EXPLORING_SECONDS
         level = [folder for folder in roots if os.path.isdir(folder)]
@@ -235,7 +249,7 @@ class _Explorer:
                     return
                 self._been_in.add(place)
                 if recognise(self._system, folder):
-                    yield Lead(folder, found_by=found_by, rank=rank)
+                    yield Lead(folder, found_by=found_by, sure=sure)
                 elif depth < _DEPTH:
                     deeper += self._system.folders(folder)
             level = deeper
@@ -275,6 +289,13 @@ def _in_known_places(system: System) -> Iterator[Lead]:
         for pattern in kind.places:
             for place in system.places(pattern):
                 yield Lead(place, kind.name, found_by="its usual place")
+        if kind.called:
+            yield from (
+                Lead(place, found_by="its usual name")
+                for root in _roots(system)
+                for place in system.places(kind.called, root)
+                if os.path.isdir(place)
+            )
     for pattern in LAUNCHER_PLACES:
         yield from (Lead(place, found_by="its launcher's usual place") for place in system.places(pattern))
 
@@ -285,78 +306,103 @@ def _of_processes(system: System, processes: list[Process]) -> Iterator[Lead]:
         script = process.script
         if script is None or script.name.lower() not in scripts:
             continue
-        if process.home is not None and not _same(process.home, system.home):
-            continue  # another user's, and theirs to teach
         for folder in (*script.parents[:4], *((process.folder,) if process.folder else ())):
             host = follow(system, Lead(folder))
             if host is None or script.name.lower() not in host.kind.scripts:
                 continue
-            is_its_own = folder == script.parent or (host.python and _same(host.python.parent, process.python.parent))
-            if is_its_own or not host.python:
-                yield Lead(folder, python=process.python, found_by=f"process {process.pid}", rank=1)
+            if folder == script.parent or host.runs_on(process.python) or not host.python:
+                yield Lead(folder, python=process.python, found_by=f"process {process.pid}", sure=Sure.RUNNING)
 
 
-def _around_running(system: System) -> Iterator[Lead]:
-    """The host whose Python runs this, wherever it lies."""
-    python = system.running
-    if python is None:
-        return
-    for folder in python.parents[:5]:
+def _is_ours(system: System, process: Process) -> bool:
+    """Whether a process is this user's; another's is theirs to teach."""
+    return process.home is None or same_place(process.home, system.home)
+
+
+def _at_hand(system: System) -> Iterator[Lead]:
+    """The host that the running Python belongs to, and the one that the current folder is a part of."""
+    for folder in system.python.parents[:_LEVELS_TO_PYTHON] if system.python else ():
         host = follow(system, Lead(folder))
-        if host is not None and host.python and _same(host.python.parent, python.parent):
-            yield Lead(folder, found_by="its Python, which runs this", rank=1)
-            return
+        if host and system.python and host.runs_on(system.python):
+            yield Lead(folder, found_by="the Python that runs this", sure=Sure.AT_HAND)
+    here = around(system, system.folder) if system.folder else None
+    if here is not None:
+        yield Lead(here.folder, found_by="the current folder", sure=Sure.AT_HAND)
 
 
-def _with_processes(host: Host, processes: list[Process]) -> Host:
-    return replace(host, running=tuple(process for process in processes if _runs(host, process)))
+def _with_processes(system: System, host: Host, processes: list[Process]) -> Host:
+    """A host with its processes; what one of them was started with counts, whatever others are started with."""
+    running = tuple(process for process in processes if _runs(host, process))
+    flags = next((p.flags for p in running if p.script and p.script.name.lower() in host.kind.scripts), host.flags)
+    if flags != host.flags and not host.kind.vendored:
+        host = _importing(system, replace(host, flags=flags))
+    return replace(host, running=running)
 
 
 def _runs(host: Host, process: Process) -> bool:
     """Whether a process is the host's: by an interpreter or a program of its own, or by its program in its folder."""
-    if host.python and _is_inside(host.python.parent, host.folder) and _same(process.python.parent, host.python.parent):
+    if host.python and is_inside(host.python.parent, host.folder) and host.runs_on(process.python):
         return True
     script = process.script
     if script is not None and script.name.lower() in host.kind.scripts:
-        return _is_inside(script, host.folder) or (
-            process.folder is not None and _is_inside(process.folder, host.folder)
-        )
-    return bool(host.kind.vendored) and script is not None and _is_inside(script, host.folder)
+        return is_inside(script, host.folder) or (process.folder is not None and is_inside(process.folder, host.folder))
+    return bool(host.kind.vendored) and script is not None and is_inside(script, host.folder)
 
 
 def _each_once(hosts: list[Host]) -> list[Host]:
     """
     Each host once, however many things told of it.
 
-    A part of a host that has the same spandrel, or none, is that host. A Python that was seen at work is the right one.
+    A part of a host that has the same spandrel or Python, or none, is that host. A Python that was seen at work is the
+    right one.
     """
     by_folder: dict[str, Host] = {}
     for host in hosts:
         place = os.path.realpath(host.folder)
         known = by_folder.setdefault(place, host)
-        if host.python and (not known.python or (host.rank == 1 and host.spandrel)):
-            by_folder[place] = replace(known, python=host.python, spandrel=host.spandrel)
-    outermost = sorted(by_folder.items(), key=lambda item: len(Path(item[0]).parts))
-    kept: list[tuple[str, Host]] = []
-    for place, host in outermost:
-        around_it = [outer for folder, outer in kept if _is_inside(Path(place), Path(folder))]
-        if any(not host.spandrel or (outer.spandrel and host.uses(outer.spandrel.package)) for outer in around_it):
-            continue
-        kept.append((place, host))
-    return [host for _, host in kept]
+        is_without = not known.python or bool(known.problem)
+        if host.python and not host.problem and (is_without or (host.sure is Sure.RUNNING and host.spandrel)):
+            by_folder[place] = replace(
+                known, python=host.python, spandrel=host.spandrel, not_used=host.not_used, problem=""
+            )
+    kept: dict[str, Host] = {}
+    for place, host in sorted(by_folder.items(), key=lambda item: len(Path(item[0]).parts)):
+        around_it = [outer for folder, outer in kept.items() if is_inside(Path(place), Path(folder))]
+        if not any(_is_one(host, outer) for outer in around_it):
+            kept[place] = host
+    return [kept[place] for place in by_folder if place in kept]
 
 
-def _numbered(hosts: list[Host]) -> Iterator[Host]:
+def _is_one(part: Host, outer: Host) -> bool:
+    """Whether a host inside another is nothing but a part of that."""
+    if part.spandrel is None or (outer.spandrel and part.uses(outer.spandrel.package)):
+        return True
+    return part.python is not None and outer.runs_on(part.python)
+
+
+def _numbered(hosts: list[Host], is_complete: bool) -> Iterator[Host]:
     """
     The hosts in a fixed order and with their ids.
 
-    Those that are not found at every time come after the others, whose ids then stay the same.
+    First those that every run finds, by their folders, then those that exploring comes to, in its order: when it is cut
+    short, what it did come to has the same numbers. Where others are found is nothing that another run can count on, so
+    their ids follow from their folders, but for the only host of its kind.
     """
     order = list(dict.fromkeys(kind.id for kind in KINDS))
     count: dict[str, int] = {}
-    for host in sorted(hosts, key=lambda host: (order.index(host.kind.id), host.rank, str(host.folder).lower())):
+
+    def place(host: Host) -> tuple[int, Sure, str]:
+        has_a_place = host.sure is Sure.EXPLORED
+        return order.index(host.kind.id), host.sure, "" if has_a_place else str(host.folder).lower()
+
+    of_kind = [host.kind.id for host in hosts]
+    for host in sorted(hosts, key=place):
         count[host.kind.id] = number = count.get(host.kind.id, 0) + 1
-        yield replace(host, id=host.kind.id if number == 1 else f"{host.kind.id}-{number}")
+        is_only_one = is_complete and of_kind.count(host.kind.id) == 1
+        if host.sure > Sure.EXPLORED and not is_only_one:
+            yield replace(host, id=host.lasting_id)
+        else:
+            yield replace(host, id=host.kind.id if number == 1 else f"{host.kind.id}-{number}")
 
 
 def _models_folder(system: System, kind: Kind, folder: Path) -> Path | None:
@@ -372,11 +418,3 @@ def _identity(folder: Path) -> tuple[int, int] | str:
     except OSError:
         return str(folder)
     return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(folder)
-
-
-def _same(one: Path, other: Path) -> bool:
-    return one == other or os.path.realpath(one) == os.path.realpath(other)
-
-
-def _is_inside(path: Path, folder: Path) -> bool:
-    return path.is_relative_to(folder) or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))

@@ -7,23 +7,27 @@ import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import AetherInstallError
-from ..tree.commands import Progress, status
+from ..formats.recognise import recognise
+from ..tree.commands import Outcome, Progress, status
+from ..tree.foreign import Foreign, Worth, foreign
 from ..tree.layout import Spandrel
-from ..tree.manifest import MANIFEST_NAME
-from .discovery import Host, discover
+from ..tree.state import State
+from .discovery import discover
 from .environment import python_in
+from .host import Host
+from .installing import installing
+from .interpreter import Interpreter, other_interpreter
+from .listed import lists, model_folders
 from .listen import listen
-from .locate import locate
-from .processes import Process
+from .locate import flags_of, host_with, locate
+from .processes import named
 from .programs.does_model_work import STEPS
-from .started import started
 from .system import this_system
 
 _SILENT_SECONDS = 900
@@ -49,6 +53,7 @@ class Patient:
 
     Attributes:
         executable: its interpreter; None if it has none.
+        flags: what that is started with.
         package: the spandrel that it imports; None for the one that its interpreter finds.
         named_by: the options that name it on the command line.
         host: what is known of it; None where spandrel's own ways are all that counts.
@@ -60,6 +65,7 @@ class Patient:
     named_by: tuple[str, ...] = ()
     host: Host | None = None
     problem: str = ""
+    flags: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -70,7 +76,9 @@ class Patient:
 
 def patient_of_python(python: str | None) -> Patient:
     """The one that an interpreter belongs to, the running one by default."""
-    return Patient(python or sys.executable, named_by=("--python", python) if python is not None else ())
+    executable = python or sys.executable
+    named_by = ("--python", python) if python is not None else ()
+    return Patient(executable, None, named_by, host_with(executable), flags=flags_of(executable))
 
 
 def patient_of_target(target: Path) -> Patient:
@@ -94,15 +102,18 @@ def patient_of_host(host: Host, name: str) -> Patient:
     if host.kind.vendored and host.spandrel is not None:
         package = host.spandrel.package
         return Patient(str(host.python) if host.python else _python_around(package), package, named_by, host)
-    problem = f"no Python was found in {host.folder}, where {host.kind.name} is"
-    return Patient(str(host.python) if host.python else None, None, named_by, host, "" if host.python else problem)
+    if host.python and not host.problem:
+        return Patient(str(host.python), None, named_by, host, flags=host.flags)
+    nowhere = f"no Python was found in {host.folder}, where {host.kind.name} is"
+    problem = f"{host.python} {host.problem}" if host.python else nowhere
+    return Patient(None, None, named_by, host, problem)
 
 
 def _python_around(package: Path) -> str:
     """The interpreter of the environment whose site-packages folder holds a package, else the running one."""
     environments = package.parents[2:4] if package.parent.name == "site-packages" else ()
     pythons = (python_in(this_system(), folder) for folder in environments)
-    return next((str(python) for python in pythons if python), sys.executable)
+    return next((str(python) for python in pythons if python and os.path.isfile(python)), sys.executable)
 
 
 @dataclass(frozen=True)
@@ -134,6 +145,7 @@ class Diagnosis:
         package: the spandrel that was imported.
         others: hosts of this machine, where nobody said which is meant and the running Python is none.
         to_restart: hosts that run and were started before their spandrel was taught.
+        interpreter: what the patient's interpreter says of itself, where something failed.
     """
 
     patient: Patient
@@ -142,6 +154,12 @@ class Diagnosis:
     package: Path | None = None
     others: tuple[Host, ...] = ()
     to_restart: tuple[Host, ...] = ()
+    interpreter: Interpreter | None = None
+
+    def installing(self, package: str, *, upgrade: bool = False) -> str:
+        """How to install a package for the interpreter, see ``installing``."""
+        unasked = Interpreter(self.patient.executable or "python", "", "", None, (), ())
+        return installing(self.interpreter or unasked, package, upgrade=upgrade)
 
     def __post_init__(self) -> None:
         known = {step.name: step for step in self.steps}
@@ -158,12 +176,20 @@ class Diagnosis:
         return next((step for step in self.steps if step.ok is False), None)
 
     @property
-    def state(self) -> str | None:
+    def doing(self) -> str:
+        """What was going on in that step."""
+        return _DOING[self.failed.name].format(python=self.patient.executable) if self.failed else ""
+
+    @property
+    def found(self) -> Outcome | None:
         """The state of the spandrel; None if there is none or it cannot be read."""
-        if self.package is not None:
-            with suppress(AetherInstallError):
-                return status(Spandrel(self.package)).before.value
-        return None
+        return _found(self.package) if self.package else None
+
+
+def _found(package: Path) -> Outcome | None:
+    with suppress(AetherInstallError):
+        return status(Spandrel(package))
+    return None
 
 
 def examine(patient: Patient, file: Path | None, progress: Progress) -> Diagnosis:
@@ -174,7 +200,8 @@ def examine(patient: Patient, file: Path | None, progress: Progress) -> Diagnosi
         file: the model; None for a small one of our own making.
     """
     if patient.executable is None:
-        return Diagnosis(patient, file, (Step("python", False, patient.problem, "no python"),))
+        cause = "does not start" if patient.host and patient.host.python else "no python"
+        return Diagnosis(patient, file, (Step("python", False, patient.problem, cause),))
     path = Path(os.path.abspath(file)) if file else None
     with tempfile.TemporaryDirectory(prefix="aether-install-") as folder:
         replay = _Replay(patient, request(patient, path, folder), progress)
@@ -182,16 +209,32 @@ def examine(patient: Patient, file: Path | None, progress: Progress) -> Diagnosi
     steps = replay.steps
     if patient.problem:
         steps = [replace(step, detail=patient.problem) if step.cause == "no spandrel" else step for step in steps]
+    if path:
+        steps = [_by_what_it_is(step, path) for step in steps]
     package = replay.package or patient.package
-    stale = (
-        list(_started_before(package)) if package and any(step.name == "taught" and step.ok for step in steps) else []
-    )
+    found = _found(package) if package else None
+    if found and found.before is State.FOREIGN and (theirs := foreign(found.facts)).worth is not Worth.WORKS:
+        steps = [_by_others(step, theirs) if step.ok is False else step for step in steps]
+    is_taught = any(step.name == "taught" and step.ok for step in steps)
+    using = discover().using(package) if package and is_taught else []
+    stale = [host for host in using if host.to_restart]
     if stale:
         steps = [_not_yet_taught(step, stale) if step.name == "taught" else step for step in steps]
     is_no_host = not patient.named_by and steps[-1].cause in ("no torch", "no spandrel")
     others = tuple(host for host in discover().hosts if host.python and host.kind.usable) if is_no_host else ()
-    to_restart = tuple({host.id: host for host, _ in stale}.values())
-    return Diagnosis(patient, path, tuple(steps), package, others, to_restart)
+    interpreter = None
+    if not steps[-1].ok and steps[-1].cause != "no python":
+        with suppress(AetherInstallError):
+            interpreter = other_interpreter(patient.executable, flags=patient.flags)
+    return Diagnosis(patient, path, tuple(steps), package, others, tuple(stale), interpreter)
+
+
+def _by_what_it_is(step: Step, path: Path) -> Step:
+    """A step that fails for what the file is says so, instead of how its reader stumbled over that."""
+    if step.ok is not False or step.name not in ("file", "read", "detected"):
+        return step
+    known = recognise(path)
+    return replace(step, detail=f"it is {known.what}; {known.remedy}", cause="refused") if known else step
 
 
 def request(patient: Patient, path: Path | None, folder: str) -> dict[str, Any]:
@@ -208,7 +251,15 @@ def request(patient: Patient, path: Path | None, folder: str) -> dict[str, Any]:
         "archive": kind.archive_rule if kind else "",
         "reader": readers[kind.reader] if kind else "both",
         "half": kind is None or kind.half != "never",
+        "channels": 3 if kind and not kind.adapts else None,
+        "is_listed": _is_listed(patient, path),
     }
+
+
+def _is_listed(patient: Patient, path: Path | None) -> bool:
+    """Whether a file is where a host lists models, as far as that is known."""
+    folders = model_folders(this_system(), patient.host) if patient.host and path else ()
+    return not folders or path is None or lists(folders, path)
 
 
 @dataclass
@@ -227,7 +278,9 @@ class _Replay:
         self._begin(STEPS[0])
         arguments = [json.dumps(self.asked)]
         try:
-            ending = listen(executable, "does_model_work", arguments, _SILENT_SECONDS, self._hear)
+            ending = listen(
+                (executable, *self.patient.flags), "does_model_work", arguments, _SILENT_SECONDS, self._hear
+            )
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             self.steps.append(Step("python", False, f"{executable} cannot be run ({reason})", "no python"))
@@ -255,17 +308,14 @@ class _Replay:
             self._begin(answer["step"])
 
 
-def _started_before(package: Path) -> Iterator[tuple[Host, Process]]:
-    """The hosts that run and were started before their spandrel became what it is; they know what was there then."""
-    spandrel = Spandrel(package)
-    times = [path.stat().st_mtime for path in (spandrel.registry, spandrel.payload / MANIFEST_NAME) if path.is_file()]
-    for host in discover().using(package):
-        for process in host.running:
-            since = started(process.pid)
-            if since is not None and since < max(times, default=0):
-                yield host, process
+def _by_others(step: Step, theirs: Foreign) -> Step:
+    """A step that fails because of an AetherNet that somebody else put there."""
+    if step.name not in ("spandrel", "taught"):
+        return step
+    return replace(step, detail=f"{step.detail}; {theirs.told}", cause="foreign")
 
 
-def _not_yet_taught(step: Step, stale: list[tuple[Host, Process]]) -> Step:
-    who = ", ".join(f"{host.kind.name} (process {process.pid})" for host, process in stale)
-    return replace(step, ok=False, detail=f"{step.detail}; {who} was started before", cause="restart")
+def _not_yet_taught(step: Step, stale: list[Host]) -> Step:
+    who = " and ".join(f"{host.kind.name} ({named(host.to_restart)})" for host in stale)
+    verb = "was" if len(stale) == 1 else "were"
+    return replace(step, ok=False, detail=f"{step.detail}; {who} {verb} started before", cause="restart")

@@ -33,7 +33,7 @@ _PACKAGES = (
 
 
 def run_elsewhere(
-    executable: str,
+    python: Sequence[str],
     function: Callable[[], None],
     arguments: Sequence[str],
     ready: Callable[[], None],
@@ -43,7 +43,7 @@ def run_elsewhere(
     Calls a function of ours in another Python, on this terminal; nothing is installed or written there.
 
     Args:
-        executable: the other Python.
+        python: the words that start the other Python.
         function: what to call, by the name of its module and its own.
         arguments: what it finds in ``sys.argv[1:]``.
         ready: called before the other Python takes over the terminal.
@@ -55,14 +55,15 @@ def run_elsewhere(
     Raises:
         AetherInstallError: it does not start, is no Python, is too old to run aether-install, or died on the way.
     """
-    version = other_interpreter(executable, whose).version
+    executable, *flags = python
+    version = other_interpreter(executable, whose, flags).version
     if tuple(map(int, version.split(".")[:2])) < _OLDEST:
         raise AetherInstallError(
             f"{executable} is Python {version}, and work on model files needs 3.10 or later; name another Python that "
             "has torch with --python"
         )
     what = {"module": function.__module__, "function": function.__name__, **_where()}
-    command = command_line(executable, "run_elsewhere", [json.dumps(what), *arguments], heard=False)
+    command = command_line(python, "run_elsewhere", [json.dumps(what), *arguments], heard=False)
     ready()
     with subprocess.Popen(command, env=environment()) as child:
         status = _ended(child)

@@ -42,16 +42,23 @@ class Kind:
         vendored: where it carries a spandrel of its own, instead of one in a Python.
         models: folders for upscale models, the likeliest first; empty if any place will do or none does.
         models_by: how else a model reaches it.
+        more_models: files that name more of such folders, as ``System.places`` takes them.
+        model_options: options of its program that name one, each with what is below it there, or that name a file as
+            ``more_models`` are (``*.yaml``).
+        chosen_in: where in it a model that it found is chosen.
         places: where it usually lives, as ``System.places`` takes them.
         called: what its folder is usually called, where its place is up to the user.
         named: what the folder's name holds, where files alone do not tell it from a similar kind.
         systems: where it exists.
         configurations: files that tell where it lives.
         scripts: the programs that its Python runs.
+        flags: those of Python's options that it is started with and that decide what is imported, unless a file that
+            starts it or a running process says otherwise.
         suffixes: of the model files that it lists.
         reader: whether it reads a pickle by spandrel's own unpickler or by torch's ``weights_only``.
         archive_rule: a pattern for the names inside a ``.pth`` archive that it accepts; empty if it does not look.
         channels: in which order it feeds colours to the model.
+        adapts: whether it gives a model as many channels as that takes; if not, it gives three to every one.
         half: whether it computes in half precision: never, or wherever the model supports it.
         restart: what makes it import spandrel anew.
         afterwards: what else is to be done once its spandrel loads AetherNet models.
@@ -67,16 +74,21 @@ class Kind:
     vendored: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     models_by: str = ""
+    more_models: tuple[str, ...] = ()
+    model_options: tuple[tuple[str, str], ...] = ()
+    chosen_in: str = ""
     places: tuple[str, ...] = ()
     called: str = ""
     named: str = ""
     systems: Systems = _ALL
     configurations: tuple[Configuration, ...] = ()
     scripts: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
     suffixes: tuple[str, ...] = (".pth", ".pt", ".ckpt", ".safetensors")
     reader: Literal["spandrel", "weights_only"] = "spandrel"
     archive_rule: str = ""
     channels: Literal["RGB", "BGR"] = "RGB"
+    adapts: bool = False
     half: Literal["never", "where supported"] = "never"
     afterwards: str = ""
     note: str = ""
@@ -94,6 +106,9 @@ COMFYUI = Kind(
         ("comfy", "nodes.py", "comfy_extras", "comfy_api"),
     ),
     models=("models/upscale_models",),
+    more_models=("extra_model_paths.yaml",),
+    model_options=(("--base-directory", "models/upscale_models"), ("--extra-model-paths-config", "*.yaml")),
+    chosen_in="the node *Load Upscale Model*",
     places=("{documents}/comfy/ComfyUI", "{home}/comfy/ComfyUI"),
     called="ComfyUI",
     scripts=("main.py",),
@@ -112,6 +127,8 @@ _STABLE_DIFFUSION_WEBUI = Kind(
         ("webui.py", "webui-user.bat"),
     ),
     models=("models/ESRGAN",),
+    model_options=(("--esrgan-models-path", "."), ("--data-dir", "models/ESRGAN"), ("--models-dir", "ESRGAN")),
+    chosen_in="*Extras*, *Upscaler 1*",
     called="stable-diffusion-webui",
     scripts=("launch.py", "webui.py"),
     suffixes=(".pth", ".pt"),
@@ -138,7 +155,9 @@ KINDS = (
         markers=(("python_embeded", "ComfyUI/main.py"),),
         environments=("python_embeded",),
         models=("ComfyUI/models/upscale_models",),
+        more_models=("ComfyUI/extra_model_paths.yaml",),
         called="ComfyUI_windows_portable",
+        flags=("-s",),
         systems=("windows",),
         restart="close its console and start its .bat file again",
     ),
@@ -148,6 +167,7 @@ KINDS = (
         markers=(("standalone-env", "ComfyUI/main.py"), ("manifest.json", "ComfyUI/main.py")),
         environments=("ComfyUI/.venv", "envs/default", "ComfyUI/venv"),
         models=("../../ComfyUI-Shared/models/upscale_models", "ComfyUI/models/upscale_models"),
+        more_models=("ComfyUI/extra_model_paths.yaml",),
         called="",
         places=(
             "{LOCALAPPDATA}/Comfy-Desktop/ComfyUI-Installs/*",
@@ -164,6 +184,7 @@ KINDS = (
         markers=((".venv", "uv-cache", "models", "user"), (".venv", "custom_nodes", "models", "user")),
         environments=(".venv",),
         places=("{documents}/ComfyUI",),
+        more_models=("extra_model_paths.yaml", "{appdata}/ComfyUI/extra_models_config.yaml"),
         called="",
         systems=("windows", "macos"),
         configurations=(COMFYUI_DESKTOP_1,),
@@ -179,8 +200,11 @@ KINDS = (
         configurations=(CHAINNER,),
         scripts=("run.py", "server.py", "server_host.py"),
         suffixes=(".pt", ".pth", ".ckpt", ".safetensors"),
+        adapts=True,
         half="where supported",
         restart="quit chaiNNer and start it again",
+        afterwards="after an update of it, start it once and quit it before it is taught again, since its first start "
+        "installs the spandrel that it pins",
     ),
     replace(
         _FORGE,
@@ -235,6 +259,9 @@ KINDS = (
         markers=((".version", "ComfyUI"), ("venv", "ComfyUI", "uv")),
         environments=("venv", "python"),
         models=("models/upscale_models", "ComfyUI/models/upscale_models"),
+        more_models=("ComfyUI/extra_model_paths.yaml",),
+        model_options=COMFYUI.model_options,
+        chosen_in="the workspace *Upscale*",
         places=("{data}/krita/ai_diffusion/server", "{data}/krita-ai-diffusion/server"),
         configurations=(KRITA,),
         scripts=("main.py",),
@@ -248,9 +275,13 @@ KINDS = (
         called="SwarmUI",
         markers=(("dlbackend", "src/SwarmUI.csproj"), ("dlbackend", "Data/Backends.fds"), ("dlbackend", "Models")),
         environments=("dlbackend/comfy/python_embeded", "dlbackend/ComfyUI/venv", "dlbackend/comfy/ComfyUI/venv"),
-        models=("Models/upscale_models", "Models/ESRGAN"),
+        models=("Models/upscale_models", "Models/ESRGAN", "Models/RealESRGAN", "Models/SwinIR"),
+        more_models=("dlbackend/comfy/ComfyUI/extra_model_paths.yaml", "dlbackend/ComfyUI/extra_model_paths.yaml"),
+        model_options=COMFYUI.model_options,
+        chosen_in="*Refine / Upscale*, *Refiner Upscale Method*",
         configurations=(SWARMUI_BACKENDS,),
         scripts=("main.py",),
+        flags=("-s",),
         suffixes=COMFYUI.suffixes,
         reader="weights_only",
         restart="restart its backend under *Server*, *Backends*",
@@ -261,10 +292,12 @@ KINDS = (
         markers=(("appstate2.json", "python/python"), ("backend/python/python",)),
         environments=("python/python", "backend/python/python"),
         models=("models", "backend/models"),
+        chosen_in="a chain of its workflow",
         places=("{appdata}/MangaJaNaiConverterGui",),
         systems=("windows",),
         scripts=("run_upscale.py",),
         suffixes=(".pt", ".pth", ".ckpt", ".safetensors"),
+        adapts=True,
         half="where supported",
         restart="restart the application",
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, Queue
 from threading import Thread
@@ -27,11 +27,14 @@ class Ending:
     words: str
 
 
-def listen(executable: str, question: str, arguments: list[str], seconds: float, hear: Callable[[str], None]) -> Ending:
+def listen(
+    python: Sequence[str], question: str, arguments: list[str], seconds: float, hear: Callable[[str], None]
+) -> Ending:
     """
     Runs a program in an interpreter, hands over its lines on stdout as they come, and tells how it ended.
 
     Args:
+        python: the words that start it.
         seconds: how long it may be silent before it is ended.
 
     Raises:
@@ -39,7 +42,7 @@ def listen(executable: str, question: str, arguments: list[str], seconds: float,
     """
     with tempfile.TemporaryFile() as errors:
         child = subprocess.Popen(
-            command_line(executable, question, arguments),
+            command_line(python, question, arguments),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import shutil
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import AetherInstallError, explained
-from ..prompt import typed
+from ..tree.foreign import Foreign, Worth
 from ..tree.layout import Spandrel
-from .interpreter import Interpreter, other_interpreter, running_interpreter, self_test
+from .installing import installing
+from .interpreter import Interpreter, lists_aethernet, other_interpreter, own_flags, running_interpreter, self_test
+
+if TYPE_CHECKING:
+    from .host import Host
 
 
 @dataclass(frozen=True)
@@ -36,13 +43,27 @@ class Located:
         """
         if self.interpreter is None:
             return
-        complaint = self_test(self.interpreter.executable, self.spandrel.package)
+        complaint = self_test(self.interpreter.started, self.spandrel.package)
         if complaint:
             raise AetherInstallError(
                 f"{self.interpreter.executable} cannot run AetherNet from {self.spandrel.package}; fix what it says "
                 "below, or skip this check with --no-verify",
                 details=complaint,
             )
+
+    def check_others(self, theirs: Foreign) -> None:
+        """
+        Has the interpreter, if there is one, import an AetherNet that is not ours and whose files are all there.
+
+        Raises:
+            AetherInstallError: it cannot, with its own words as the details.
+        """
+        complaint = lists_aethernet(self.interpreter.started, self.spandrel.package) if self.interpreter else None
+        if complaint and self.interpreter:
+            fault = f"{self.interpreter.executable} says what is below"
+            broken = replace(theirs, worth=Worth.BROKEN, fault=fault)
+            message = f"{broken.told}; nothing was touched; {broken.way_out}"
+            raise AetherInstallError(message, details=complaint)
 
 
 class NoSpandrelError(AetherInstallError):
@@ -55,10 +76,10 @@ class NoSpandrelError(AetherInstallError):
 
     def __init__(self, interpreter: Interpreter) -> None:
         executable, looked_in = interpreter.executable, ", ".join(interpreter.looked_in)
-        pip = f"{typed([executable])} -m pip"
         self.complaint = f"{executable} (Python {interpreter.version}) has no spandrel, having looked in {looked_in}"
         super().__init__(
-            f"{self.complaint}; install it with `{pip} install spandrel`, or name another interpreter with --python",
+            f"{self.complaint}; install it with {installing(interpreter, 'spandrel')}, or name another interpreter "
+            "with --python",
             state="missing",
         )
 
@@ -80,10 +101,36 @@ def locate(python: str | None = None, target: Path | None = None) -> Located:
             return Located(Spandrel(_package_in(target)), named_by=("--target", str(target)))
         except OSError as error:
             raise explained(error, target) from error
-    interpreter = running_interpreter() if python is None else other_interpreter(interpreter_of(python))
+    interpreter = _asked(interpreter_of(python) if python is not None else None)
     if interpreter.spandrel is None:
         raise NoSpandrelError(interpreter)
     return Located(Spandrel(interpreter.spandrel), interpreter, ("--python", python) if python is not None else ())
+
+
+def _asked(executable: str | None) -> Interpreter:
+    """What an interpreter, the running one by default, says when it is started as its host starts it."""
+    flags = flags_of(executable or sys.executable)
+    if executable is None and flags == own_flags():
+        return running_interpreter()
+    return other_interpreter(executable or sys.executable, flags=flags)
+
+
+def flags_of(executable: str) -> tuple[str, ...]:
+    """What the host of an interpreter starts it with; of one without a host, how the running one was if it is that."""
+    host = host_with(executable)
+    if host is not None:
+        return host.flags
+    return own_flags() if executable == sys.executable else ()
+
+
+def host_with(executable: str) -> Host | None:
+    """The host that an interpreter belongs to."""
+    # Imported only where an interpreter is to be started, like those below.
+    from .discovery import host_of
+    from .system import this_system
+
+    found = shutil.which(executable)
+    return host_of(this_system(), Path(os.path.abspath(found))) if found else None
 
 
 def interpreter_of(python: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ class Process:
         arguments: what came after it on the command line.
         folder: the current folder, where the system tells it.
         home: the home of the user who runs it, likewise.
+        uses_user_site: whether its environment variables leave it the packages that the user has installed apart.
     """
 
     pid: int
@@ -31,19 +32,53 @@ class Process:
     arguments: tuple[str, ...]
     folder: Path | None = None
     home: Path | None = None
+    uses_user_site: bool = True
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Those of its interpreter's options that decide what is imported; see ``taken_apart``."""
+        flags, _ = taken_apart(self.arguments)
+        return flags if self.uses_user_site or "-I" in flags else tuple(dict.fromkeys((*flags, "-s")))
 
     @property
     def script(self) -> Path | None:
         """The program that it runs, if that is a file that can be told."""
-        for argument in self.arguments:
-            if not argument.startswith("-"):
-                path = Path(argument)
-                if not path.is_absolute() and self.folder is None:
-                    return None
-                return Path(os.path.normpath((self.folder or path) / path))
-            if argument in ("-c", "-m"):
-                return None
-        return None
+        _, program = taken_apart(self.arguments)
+        if program is None or (not Path(program).is_absolute() and self.folder is None):
+            return None
+        return Path(os.path.normpath((self.folder or Path()) / program))
+
+
+def named(processes: Sequence[Process]) -> str:
+    """Processes by their numbers, as a part of a sentence."""
+    *most, last = [str(process.pid) for process in processes] or ["unknown"]
+    return f"processes {', '.join(most)} and {last}" if most else f"process {last}"
+
+
+def taken_apart(arguments: Sequence[str]) -> tuple[tuple[str, ...], str | None]:
+    """
+    What follows an interpreter on a command line, as far as its program.
+
+    Returns:
+        Those of its options that decide what is imported (``-s``, ``-E``, ``-I``), and the program, if it is a file.
+    """
+    found: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("-"):
+            return tuple(sorted(set(found))), word
+        if word.startswith("--"):
+            continue
+        for position, letter in enumerate(word[1:], 2):
+            if letter in "cm":
+                return tuple(sorted(set(found))), None
+            if letter in "sEI":
+                found.append(f"-{letter}")
+            elif letter in "WX":
+                if position == len(word):
+                    next(words, None)
+                break
+    return tuple(sorted(set(found))), None
 
 
 def running_processes() -> list[Process]:
@@ -84,7 +119,8 @@ def _of_proc() -> Iterator[Process]:
             variables = _variables(name)
             python = _started_as(name, words[0], folder, variables.get("PATH", ""))
             home = variables.get("HOME", "")
-            yield Process(int(name), python, tuple(words[1:-1]), folder, Path(home) if home else None)
+            uses_user_site = not variables.get("PYTHONNOUSERSITE")
+            yield Process(int(name), python, tuple(words[1:-1]), folder, Path(home) if home else None, uses_user_site)
 
 
 def _variables(pid: str) -> dict[str, str]:

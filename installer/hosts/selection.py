@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 
 from ..errors import AetherInstallError
-from ..prompt import typed
 from ..tree.layout import Spandrel
-from .discovery import Discovery, Host, around, below, discover
+from .discovery import Discovery, around, below, discover
+from .host import Host
+from .installing import installing
 from .interpreter import other_interpreter
 from .locate import Located
 from .system import System, this_system
@@ -24,7 +25,7 @@ def resolve(value: str, discovery: Discovery | None = None, system: System | Non
     system = system or this_system()
     discovery = discovery or discover(system=system)
     for host in discovery.hosts:
-        if host.id == value.lower():
+        if value.lower() in (host.id, host.lasting_id):
             return host
     folder = Path(os.path.abspath(os.path.expanduser(value)))
     if not os.path.isdir(folder):
@@ -62,11 +63,13 @@ def locate_host(host: Host) -> Located:
     named_by = ("--host", str(host.folder))
     if host.kind.vendored and host.spandrel is not None:
         return Located(Spandrel(host.spandrel.package), named_by=named_by)
-    interpreter = other_interpreter(executable_of(host), whose=f"{host.kind.name} in {host.folder}")
+    whose = f"{host.kind.name} in {host.folder}"
+    interpreter = other_interpreter(executable_of(host), whose, host.flags, host.way_out)
     if interpreter.spandrel is None:
+        by_hand = "" if interpreter.is_managed else f", or install it with {installing(interpreter, 'spandrel')}"
         raise AetherInstallError(
-            f"{host.kind.name} in {host.folder} has no spandrel; start it once, so that it installs what it needs, or "
-            f"install it with `{typed([str(host.python)])} -m pip install spandrel`",
+            f"{host.kind.name} in {host.folder} has no spandrel; start it once, so that it installs what it "
+            f"needs{by_hand}",
             state="missing",
         )
     return Located(Spandrel(interpreter.spandrel), interpreter, named_by)
@@ -77,8 +80,12 @@ def executable_of(host: Host) -> str:
     The Python of a host.
 
     Raises:
-        AetherInstallError: it was not found.
+        AetherInstallError: it was not found, or is known not to start.
     """
+    if host.problem:
+        raise AetherInstallError(
+            f"{host.python}, the Python of {host.kind.name} in {host.folder}, {host.problem}; {host.way_out}"
+        )
     if host.python is None:
         raise AetherInstallError(
             f"no Python was found in {host.folder}, where {host.kind.name} is; start {host.kind.name} and run this "
@@ -93,5 +100,5 @@ def hosts_with_torch() -> list[Host]:
     return [
         host
         for host in discover().hosts
-        if host.python and host.spandrel and (host.spandrel.package.parent / "torch").is_dir()
+        if host.python and not host.problem and host.spandrel and (host.spandrel.package.parent / "torch").is_dir()
     ]

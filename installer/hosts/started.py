@@ -1,4 +1,4 @@
-"""When a process was started, by the system's clock."""
+"""When a process was started, by the system's clock, and whether that was before its spandrel became what it is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,20 @@ import sys
 import time
 from contextlib import suppress
 
+from ..tree.layout import Spandrel
+from ..tree.manifest import MANIFEST_NAME
+
 _PS_SECONDS = 1.0
+
+
+def started_before(pid: int, spandrel: Spandrel) -> bool:
+    """Whether a process runs since before a spandrel was taught what it knows; False where that cannot be told."""
+    times = []
+    for path in (spandrel.registry, spandrel.payload / MANIFEST_NAME):
+        with suppress(OSError):
+            times.append(os.stat(path).st_mtime)
+    since = started(pid) if times else None
+    return since is not None and since < max(times)
 
 
 def started(pid: int) -> float | None:

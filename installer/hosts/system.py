@@ -11,6 +11,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -38,7 +39,8 @@ class System:
         home: the user's own folder.
         drives: where people put applications besides their home, such as the roots of Windows' drives.
         processes: lists the Python processes that run.
-        running: the Python that runs this.
+        python: the interpreter that runs this program.
+        folder: the current folder.
     """
 
     platform: Platform
@@ -46,7 +48,8 @@ class System:
     home: Path
     drives: tuple[Path, ...] = ()
     processes: Callable[[], list[Process]] = field(default=list)
-    running: Path | None = None
+    python: Path | None = None
+    folder: Path | None = None
 
     def path(self, text: object) -> Path | None:
         """The place that a configuration file or a variable names; None if it is no absolute path."""
@@ -129,28 +132,38 @@ class System:
         names = [name for name in self.names(folder) if name[0] not in ".$"]
         return [folder / name for name in names if os.path.isdir(folder / name)]
 
-    def read(self, path: Path) -> str | None:
-        """The text of a configuration file."""
+    def read(self, path: Path, errors: str = "strict") -> str | None:
+        """The text of a configuration file; ``errors`` as in ``bytes.decode``."""
         try:
             # A pipe would have to be waited for, were it opened.
             if not stat.S_ISREG(os.stat(path).st_mode):
                 return None
             with open(path, "rb") as file:
                 data = file.read(_LARGEST_FILE + 1)
-            return data.decode("utf-8-sig") if len(data) <= _LARGEST_FILE else None
+            return data.decode("utf-8-sig", errors) if len(data) <= _LARGEST_FILE else None
         except (OSError, ValueError):
             return None
+
+
+def same_place(one: Path, other: Path) -> bool:
+    """Whether two paths lead to the same place."""
+    return one == other or os.path.realpath(one) == os.path.realpath(other)
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path leads to somewhere in a folder, or to the folder."""
+    return path.is_relative_to(folder) or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def this_system() -> System:
     """The machine that this program runs on."""
     platform: Platform = {"win32": "windows", "darwin": "macos"}.get(sys.platform, "linux")  # type: ignore[assignment]
     home = Path(os.path.expanduser("~"))
-    return System(platform, os.environ, home, tuple(_drives(platform)), running_processes, _running())
-
-
-def _running() -> Path | None:
-    return Path(os.path.abspath(sys.executable)) if sys.executable else None
+    folder = None
+    with suppress(OSError):
+        folder = Path(os.getcwd())
+    python = Path(os.path.abspath(sys.executable)) if sys.executable else None
+    return System(platform, os.environ, home, tuple(_drives(platform)), running_processes, python, folder)
 
 
 def _drives(platform: Platform) -> Iterator[Path]:

@@ -16,10 +16,15 @@ from typing import Any
 import torch
 
 from ..errors import AetherInstallError
+from ..formats.recognise import Recognised, recognise
 from .unpickle import LEGACY_MAGIC, ForbiddenError, Name, load_archive, load_legacy
 
 PICKLE_SUFFIXES = (".pth", ".pt", ".ckpt")
 SAFETENSORS_SUFFIX = ".safetensors"
+SAFETENSORS_SUFFIXES = (SAFETENSORS_SUFFIX, ".sft")
+
+UNPACKED_AT_MOST = 16
+"""By how much trained weights may outgrow the file they are in; they hardly can be compressed."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Checkpoint:
         content: as torch or safetensors give it.
         metadata: strings by key from a safetensors header.
         imports: what a pickle asks its reader to import, as (module, name).
+        entries: the names inside a zip archive.
     """
 
     path: Path
@@ -40,6 +46,7 @@ class Checkpoint:
     content: Mapping[Any, Any]
     metadata: Mapping[str, str] = field(default_factory=dict)
     imports: frozenset[Name] = frozenset()
+    entries: tuple[str, ...] = ()
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
@@ -61,6 +68,19 @@ def _mapping(noted: Any) -> dict[str, Any]:
     return {str(name): value for name, value in noted.items()} if isinstance(noted, Mapping) else {}
 
 
+class NoModelError(AetherInstallError):
+    """
+    A file is something that cannot be read as a model.
+
+    Attributes:
+        known: what it is.
+    """
+
+    def __init__(self, path: Path, known: Recognised) -> None:
+        super().__init__(f"{path} {known.sentence}")
+        self.known = known
+
+
 @contextmanager
 def undamaged(path: Path) -> Iterator[None]:
     """
@@ -76,6 +96,9 @@ def undamaged(path: Path) -> Iterator[None]:
     except AetherInstallError:
         raise
     except ForbiddenError as error:
+        known = recognise(path)
+        if known:
+            raise NoModelError(path, known) from error
         raise AetherInstallError(
             f"{path} holds {error}, which is no weights, and was not run; get a file of weights alone"
         ) from error
@@ -109,41 +132,55 @@ def read_checkpoint(path: Path) -> Checkpoint:
             start = file.read(len(LEGACY_MAGIC))
         if not start:
             raise AetherInstallError(f"{path} is empty; copy or download it again")
-        if path.suffix.lower() == SAFETENSORS_SUFFIX and (start[:2] == b"PK" or start == LEGACY_MAGIC):
+        if path.suffix.lower() in SAFETENSORS_SUFFIXES and (start[:2] == b"PK" or start == LEGACY_MAGIC):
             raise AetherInstallError(f"{path} is a PyTorch file and not a safetensors file; rename it to end in .pth")
         if start[:2] == b"PK":
-            _check_archive(path)
-            return _pickled(path, *load_archive(path))
+            entries = _check_archive(path)
+            return _pickled(path, *load_archive(path), entries)
         if start == LEGACY_MAGIC:
             return _pickled(path, *load_legacy(path))
-        if start[8:9] == b"{":
+        # The length of the header, of eight bytes, has zeros among them, which a text has not.
+        if start[8:9] == b"{" and b"\0" in start[:8]:
             return _read_safetensors(path)
+    known = recognise(path)
+    if known:
+        raise NoModelError(path, known)
     raise AetherInstallError(f"{path} is neither a PyTorch nor a safetensors file; check that it is the right one")
 
 
 def _check_regular(path: Path) -> None:
     """Before it is opened, since that alone waits for another process where it is a named pipe."""
     mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        known = recognise(path)
+        raise NoModelError(path, known) if known else AetherInstallError(f"{path} is a folder; name a model file")
     if not stat.S_ISREG(mode):
-        what = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device, and no regular file"
-        raise AetherInstallError(f"{path} is {what}; name a model file")
+        raise AetherInstallError(f"{path} is a pipe, socket or device, and no regular file; name a model file")
 
 
-def _check_archive(path: Path) -> None:
+def _check_archive(path: Path) -> tuple[str, ...]:
+    """Refuses archives that torch could not have written, and returns the names in any other."""
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
-    if any("/code/" in entry.filename for entry in entries):
+    names = tuple(entry.filename for entry in entries)
+    if any("/code/" in name for name in names) or not any(
+        name.count("/") == 1 and "/data.pkl" in name for name in names
+    ):
+        known = recognise(path)
+        if known:
+            raise NoModelError(path, known)
+    if sum(entry.file_size for entry in entries) > UNPACKED_AT_MOST * path.stat().st_size + 2**20:
         raise AetherInstallError(
-            f"{path} is a TorchScript program, not a file of weights; use the checkpoint that it was made from"
+            f"{path} is a compressed archive that claims to hold far more than its own size, so it holds no trained "
+            "weights; get an undamaged copy of the file"
         )
-    if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size > path.stat().st_size for entry in entries):
-        raise AetherInstallError(f"{path} is a compressed archive, which torch never writes; unpack the model from it")
+    return names
 
 
-def _pickled(path: Path, content: Any, names: set[Name]) -> Checkpoint:
+def _pickled(path: Path, content: Any, names: set[Name], entries: tuple[str, ...] = ()) -> Checkpoint:
     if not isinstance(content, Mapping):
         raise AetherInstallError(f"{path} holds a {type(content).__name__}, not the weights of a network")
-    return Checkpoint(path, "pth", content, imports=frozenset(names))
+    return Checkpoint(path, "pth", content, imports=frozenset(names), entries=entries)
 
 
 def _read_safetensors(path: Path) -> Checkpoint:

@@ -13,16 +13,24 @@ from typing import Any, Protocol
 import torch
 
 from ..errors import AetherInstallError, explained
-from .checkpoint import PICKLE_SUFFIXES, SAFETENSORS_SUFFIX, Checkpoint, read_checkpoint
+from ..formats.recognise import recognise
+from .checkpoint import (
+    PICKLE_SUFFIXES,
+    SAFETENSORS_SUFFIX,
+    SAFETENSORS_SUFFIXES,
+    Checkpoint,
+    NoModelError,
+    read_checkpoint,
+)
 from .compare import TOLERANCE, Comparison, compare
 from .generations import StateDict
 from .identify import Identity, Model, identify
-from .inspection import forbidden_in_spandrel, misleading_name
+from .inspection import forbidden_in_spandrel, is_read_by_torch, misleading_name
 from .output import whole_file
 from .saving import write_weights
 
 OUTPUT_SUFFIXES = (".pth", SAFETENSORS_SUFFIX)
-_MODEL_SUFFIXES = (*PICKLE_SUFFIXES, SAFETENSORS_SUFFIX)
+_MODEL_SUFFIXES = (*PICKLE_SUFFIXES, *SAFETENSORS_SUFFIXES)
 _NESTED = 256
 """Dicts and lists of dicts and lists that are copied out of a pickle's metadata at most."""
 
@@ -104,6 +112,10 @@ def fuse_all(models: Sequence[Path], folder: Path, options: Options, progress: P
     """
     files = [file for model in models for file in (_models_in(model) if model.is_dir() else [model])]
     if not files:
+        for model in models:
+            known = recognise(model)
+            if known:
+                raise NoModelError(model, known)
         raise AetherInstallError(
             f"there is no model in {', '.join(map(str, models))}; look for .pth or .safetensors files"
         )
@@ -150,7 +162,10 @@ def _models_in(folder: Path) -> list[Path]:
 
 def output_in(folder: Path, model: Path) -> Path:
     """The output in a folder that goes by the model's own name."""
-    return folder / (model.name if model.suffix.lower() in OUTPUT_SUFFIXES else f"{model.stem}.pth")
+    if model.suffix.lower() in OUTPUT_SUFFIXES:
+        return folder / model.name
+    suffix = SAFETENSORS_SUFFIX if model.suffix.lower() in SAFETENSORS_SUFFIXES else ".pth"
+    return folder / f"{model.stem}{suffix}"
 
 
 def fuse(model: Path, output: Path, options: Options, progress: Progress) -> Fused:
@@ -180,7 +195,10 @@ def fuse(model: Path, output: Path, options: Options, progress: Progress) -> Fus
     obstacle = forbidden_in_spandrel(source.checkpoint)
     if identity.fused and not folded and obstacle is None:
         misnamed = misleading_name(source.checkpoint)
-        way_out = f", but no host loads it: {misnamed}" if misnamed else "; use it as it is"
+        way_out = "; use it as it is"
+        if misnamed:
+            who = "few hosts load" if is_read_by_torch(source.checkpoint) else "no host loads"
+            way_out = f", but {who} it: spandrel goes by the name, {misnamed}"
         raise AetherInstallError(f"{model} is fused already ({identity.description}){way_out}")
     made = _made(source, folded)
     now = {name: assumed[name] for name in folded}
@@ -214,7 +232,7 @@ def _made(source: Model, folded: Mapping[str, float]) -> StateDict:
     generation, weights = source.identity.generation, source.weights
     try:
         if folded:
-            weights = generation.fold(weights, folded)
+            weights = generation.fold(weights, **folded)
         return weights if source.identity.fused else generation.fuse(weights)
     except ValueError as error:
         raise AetherInstallError(f"{source.identity.path}: {error}") from error
@@ -258,7 +276,8 @@ def _check_promises(source: Model, options: Options) -> None:
     for key, tensor in source.weights.items():
         if tensor.is_floating_point() and tensor.dtype not in TOLERANCE:
             raise AetherInstallError(
-                f"{path} holds {key} as {str(tensor.dtype)[6:]}, which is not fused; convert the file to float32 first"
+                f"{path} holds {key} as {str(tensor.dtype)[6:]}, which is not fused; use the float16 or "
+                "float32 file of the same model"
             )
     if options.model_type is not None and options.model_type != f"aether_{identity.variant}":
         raise AetherInstallError(

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AetherInstallError
-from .checkpoint import Checkpoint, size_of, undamaged
+from ..formats.recognise import recognise
+from .checkpoint import UNPACKED_AT_MOST, Checkpoint, size_of, undamaged
 from .generations import GENERATIONS, Generation, Located, StateDict
 from .unpickle import Quantised
 
@@ -121,12 +122,17 @@ def identify(checkpoint: Checkpoint) -> Model:
                 return _identified(checkpoint, generation, located)
         _check_not_quantised(checkpoint, "model")
         name = _spandrel_name(checkpoint.content)
+        known = None if name else recognise(checkpoint.path)
+        if known:
+            raise UnsupportedError(checkpoint.path, f"{known.what}; {known.remedy}")
         raise UnsupportedError(checkpoint.path, f"a {name} model" if name else "no network known here")
 
 
 def _check_not_quantised(checkpoint: Checkpoint, what: str) -> None:
-    if any(isinstance(value, Quantised) for value in _values(checkpoint.content)):
-        reason = f"an int8, quantised {what}, which cannot be run here; use the float file it was made from"
+    quantised = next((value for value in _values(checkpoint.content) if isinstance(value, Quantised)), None)
+    if quantised:
+        kind = f"an fp8 ({quantised.dtype})" if quantised.dtype.startswith("float8") else "an int8, quantised"
+        reason = f"{kind} {what}, which cannot be run here; use the float file it was made from"
         raise UnsupportedError(checkpoint.path, reason)
 
 
@@ -151,7 +157,7 @@ def _values(content: Any) -> Iterator[Any]:
 def _identified(checkpoint: Checkpoint, generation: Generation, located: Located) -> Model:
     path, weights = checkpoint.path, located.weights
     # A file may well be smaller than its tensors, which may share what is in it, but not by so much.
-    if sum(map(size_of, weights.values())) > 16 * path.stat().st_size + 2**26:
+    if sum(map(size_of, weights.values())) > UNPACKED_AT_MOST * path.stat().st_size + 2**26:
         raise AetherInstallError(
             f"{path} holds fewer bytes than its tensors claim, so they are not trained weights; "
             "get an undamaged copy of the file"

@@ -5,21 +5,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .checkpoint import PICKLE_SUFFIXES, SAFETENSORS_SUFFIX, Checkpoint, read_checkpoint
+from ..formats.onnx import Onnx
+from .checkpoint import (
+    PICKLE_SUFFIXES,
+    SAFETENSORS_SUFFIX,
+    SAFETENSORS_SUFFIXES,
+    Checkpoint,
+    NoModelError,
+    read_checkpoint,
+)
 from .identify import Identity, UnsupportedError, identify
+from .unpickle import STORAGE_CLASSES
 
 _ALLOWED_BY_SPANDREL = {
     ("collections", "OrderedDict"),
     ("typing", "OrderedDict"),
     ("torch._utils", "_rebuild_tensor_v2"),
-    ("torch", "BFloat16Storage"),
-    ("torch", "FloatStorage"),
-    ("torch", "HalfStorage"),
-    ("torch", "IntStorage"),
-    ("torch", "LongStorage"),
-    ("torch", "DoubleStorage"),
+    *STORAGE_CLASSES,
 }
-"""What spandrel's own unpickler imports, in every release from 0.3.0 to 0.4.2 (``spandrel/__helpers/unpickler.py``)."""
+"""
+What spandrel's own unpickler imports, in every release from 0.3.0 to 0.4.2 (``spandrel/__helpers/unpickler.py``).
+
+It lists six storage classes, and is never asked for them nor for the others.
+"""
+
+_REFUSED_BY_TORCH = {("typing", "OrderedDict"), ("torch.torch_version", "TorchVersion")}
+"""Of what is read here, what ``torch.load`` with ``weights_only`` refuses."""
+
+_OTHER_FILE = "use the float16 or float32 file of the same model"
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,10 @@ class Inspection:
         size: in bytes.
         identity: the AetherNet in it; None if it holds none, or one that cannot be run here.
         looks_like: where there is no identity, what it holds instead.
-        spandrel: how spandrel takes the AetherNet.
+        spandrel: how spandrel's own loader takes the AetherNet.
+        by_torch: whether ``torch.load`` with ``weights_only``, or safetensors, reads the file by its name.
+        entries: the names inside it, if it is a zip archive.
+        onnx: what is known of the network in an ONNX file.
     """
 
     path: Path
@@ -61,6 +77,14 @@ class Inspection:
     identity: Identity | None
     looks_like: str | None = None
     spandrel: InSpandrel | None = None
+    by_torch: bool = False
+    entries: tuple[str, ...] = ()
+    onnx: Onnx | None = None
+
+    @property
+    def is_fp8(self) -> bool:
+        """Whether the weights have a few bits each."""
+        return self.identity is not None and self.identity.dtype.startswith("float8")
 
     @property
     def warnings(self) -> list[str]:
@@ -72,8 +96,10 @@ class Inspection:
                 f"the file states {stated}, which no host ever sees, so every host renders this wrongly; "
                 "`aether-install fuse` folds that into the weights"
             )
-        if self.spandrel and self.spandrel.obstacle:
-            warnings.append(f"no host loads this file: {self.spandrel.obstacle}")
+        if self.is_fp8:
+            warnings.append(
+                f"the weights are fp8, rounded to a few bits, and not every torch reads them; {_OTHER_FILE}"
+            )
         return warnings
 
 
@@ -84,26 +110,44 @@ def inspect_model(path: Path) -> Inspection:
     Raises:
         AetherInstallError: it cannot be read, or holds a damaged AetherNet.
     """
-    checkpoint = read_checkpoint(path)
-    size = path.stat().st_size
+    size = path.stat().st_size if path.is_file() else 0
+    try:
+        checkpoint = read_checkpoint(path)
+    except NoModelError as error:
+        if error.known.onnx is None:
+            raise
+        what = f"{error.known.what}; {error.known.remedy}"
+        return Inspection(path, "onnx", size, None, what, onnx=error.known.onnx)
     try:
         identity = identify(checkpoint).identity
     except UnsupportedError as error:
         return Inspection(path, checkpoint.format, size, None, error.looks_like)
     architecture = identity.generation.architecture(identity.fused)
-    obstacle = misleading_name(checkpoint)
-    forbidden = forbidden_in_spandrel(checkpoint)
-    if forbidden and not obstacle:
-        obstacle = f"{forbidden}; `aether-install fuse` writes a file that it takes"
-    return Inspection(path, checkpoint.format, size, identity, spandrel=InSpandrel(architecture, obstacle))
+    misnamed, forbidden = misleading_name(checkpoint), forbidden_in_spandrel(checkpoint)
+    obstacle = f"it goes by the name, {misnamed}" if misnamed else None
+    if forbidden and not misnamed:
+        is_fp8 = identity.dtype.startswith("float8")
+        obstacle = f"{forbidden}; {_OTHER_FILE if is_fp8 else '`aether-install fuse` writes a file that it takes'}"
+    in_spandrel = InSpandrel(architecture, obstacle)
+    by_torch = is_read_by_torch(checkpoint)
+    return Inspection(path, checkpoint.format, size, identity, None, in_spandrel, by_torch, checkpoint.entries)
 
 
 def misleading_name(checkpoint: Checkpoint) -> str | None:
-    """Why spandrel takes a file for one of another format; None if it does not."""
+    """What is wrong with a name that spandrel takes for that of another format, or of none; None if nothing is."""
     suffixes = PICKLE_SUFFIXES if checkpoint.format == "pth" else (SAFETENSORS_SUFFIX,)
     if checkpoint.path.suffix.lower() in suffixes:
         return None
-    return f"it goes by the name, which should end in {' or '.join(suffixes)}; rename the file"
+    return f"which should end in {' or '.join(suffixes)}; rename the file"
+
+
+def is_read_by_torch(checkpoint: Checkpoint) -> bool:
+    """Whether hosts that read files themselves, as ComfyUI does, read this one, if they list its name."""
+    if checkpoint.format == "safetensors":
+        return checkpoint.path.suffix.lower() in SAFETENSORS_SUFFIXES
+    # Not even torch reads types without a storage class from a file in the format of before 1.6.
+    refused = _REFUSED_BY_TORCH if checkpoint.entries else {*_REFUSED_BY_TORCH, ("torch._utils", "_rebuild_tensor_v3")}
+    return checkpoint.path.suffix.lower() not in SAFETENSORS_SUFFIXES and not checkpoint.imports & refused
 
 
 def forbidden_in_spandrel(checkpoint: Checkpoint) -> str | None:

@@ -40,7 +40,7 @@ class ForbiddenError(Exception):
 
 
 class Quantised(NamedTuple):
-    """Stands for a tensor of a quantised type, which cannot be worked with."""
+    """Stands for a tensor of a type that cannot be worked with: quantised, or newer than the torch at hand."""
 
     dtype: str
 
@@ -86,11 +86,36 @@ _STORAGES = {
     **{f"{name}Storage": _Dtype(name.lower(), None) for name in ("QInt8", "QUInt8", "QInt32", "QUInt4x2", "QUInt2x4")},
 }
 
+STORAGE_CLASSES = frozenset(("torch", name) for name in _STORAGES if name != "UntypedStorage")
+"""Of a type that they name: torch itself turns these into that type, before any unpickler is asked for them."""
+
+_LATER_DTYPES = (
+    *("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"),
+    *("uint16", "uint32", "uint64"),
+)
+"""Types that have no storage class, and that older releases of torch do not know."""
+
 _QSCHEMES = ("per_tensor_affine", "per_channel_affine", "per_tensor_symmetric", "per_channel_symmetric")
 
 
 def _rebuild_tensor(storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Any:
     return Quantised(storage.dtype) if storage.values is None else storage.values.as_strided(size, stride, offset)
+
+
+def _rebuild_tensor_of(
+    storage: _Storage,
+    offset: int,
+    size: tuple[int, ...],
+    stride: tuple[int, ...],
+    _: Any,
+    __: Any,
+    dtype: Any,
+    *___: Any,
+) -> Any:
+    """From bytes, a tensor of a type that has no storage class."""
+    if not isinstance(dtype, torch.dtype) or storage.values is None:
+        return Quantised(str(dtype))
+    return storage.values.view(dtype).as_strided(size, stride, offset)
 
 
 def _rebuild_parameter(data: Any, *_: Any) -> Any:
@@ -113,6 +138,7 @@ _ALLOWED: dict[Name, Any] = {
     ("torch.torch_version", "TorchVersion"): _Text,
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v3"): _rebuild_tensor_of,
     ("torch._utils", "_rebuild_qtensor"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
     ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
@@ -121,6 +147,7 @@ _ALLOWED: dict[Name, Any] = {
     ("torch.storage", "UntypedStorage"): _STORAGES["UntypedStorage"],
     **{("torch", name): name for name in _QSCHEMES},
     **{("torch", storage.name): storage.name for storage in _STORAGES.values()},
+    **{("torch", name): getattr(torch, name, name) for name in _LATER_DTYPES},
 }
 
 
@@ -169,8 +196,10 @@ def load_archive(path: Path) -> tuple[Any, set[Name]]:
 
     def storage(dtype: _Dtype, key: str, count: int) -> _Storage:
         if key not in storages:
-            start = _start(mapped, records[f"data/{key}"])
-            storages[key] = _storage_at(mapped, start, records[f"data/{key}"].file_size, dtype, count)
+            entry = records[f"data/{key}"]
+            is_plain = entry.compress_type == zipfile.ZIP_STORED
+            buffer, start = (mapped, _start(mapped, entry)) if is_plain else (_unpacked(path, entry), 0)
+            storages[key] = _storage_at(buffer, start, entry.file_size, dtype, count)
         return storages[key]
 
     names: set[Name] = set()
@@ -184,6 +213,12 @@ def _start(mapped: mmap.mmap, entry: zipfile.ZipInfo) -> int:
         raise zipfile.BadZipFile(f"no header of {entry.filename}")
     lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
     return entry.header_offset + _ZIP_HEADER + lengths
+
+
+def _unpacked(path: Path, entry: zipfile.ZipInfo) -> bytearray:
+    """The content of an entry that somebody compressed, which torch never does, but reads."""
+    with zipfile.ZipFile(path) as archive:
+        return bytearray(archive.read(entry))
 
 
 def _storage_at(buffer: Any, start: int, size: int, dtype: _Dtype, count: int) -> _Storage:

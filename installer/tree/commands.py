@@ -10,6 +10,7 @@ from typing import Protocol
 from ..errors import AetherInstallError, explained
 from .facts import Facts, read_facts
 from .files import fingerprint
+from .foreign import Worth, foreign
 from .layout import Spandrel
 from .lock import locked
 from .manifest import shipped_payload
@@ -79,7 +80,7 @@ def install(
     progress: Progress,
 ) -> Outcome:
     """
-    Brings a spandrel to the state ``installed``.
+    Brings a spandrel to the state ``installed``, unless it knows AetherNet by itself.
 
     Args:
         dry_run: only plan.
@@ -92,6 +93,8 @@ def install(
 
     def make_plan(facts: Facts) -> Plan:
         state = state_of(facts)
+        if state is State.FOREIGN and foreign(facts).worth is Worth.WORKS:
+            return Plan()
         _refuse_to_install(facts, state, force)
         return plan_clearing(facts) if state is State.INSTALLED else plan_install(facts)
 
@@ -210,10 +213,8 @@ def _refuse_to_install(facts: Facts, state: State, force: bool) -> None:
 
 
 def _foreign(facts: Facts) -> AetherInstallError:
-    return AetherInstallError(
-        f"{facts.blocked_by or facts.spandrel.payload} is an AetherNet that is not ours, so nothing was touched; use "
-        "that one, or remove it, its registry entry included, the way it came"
-    )
+    found = foreign(facts)
+    return AetherInstallError(f"{found.told}; nothing was touched; {found.way_out}")
 
 
 def _modified(facts: Facts) -> AetherInstallError:

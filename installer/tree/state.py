@@ -137,8 +137,4 @@ def _is_complete(facts: Facts) -> bool:
         (facts.spandrel.path_in_record(facts.spandrel.payload / name), facts.files[name])
         for name in (MANIFEST_NAME, *facts.manifest.files)
     ]
-    return all(
-        record.rows(content).get(path) == record.row(path, data)
-        for content in facts.records.values()
-        for path, data in rows
-    )
+    return all(record.lists(content, path, data) for content in facts.records.values() for path, data in rows)

@@ -41,11 +41,13 @@ class Console:
     Args:
         as_json: print the result as one JSON object.
         about_spandrel: whether the command is about a spandrel, and not about a model file.
+        verbose: show the details of results too.
     """
 
-    def __init__(self, as_json: bool, about_spandrel: bool = True) -> None:
+    def __init__(self, as_json: bool, about_spandrel: bool = True, verbose: bool = False) -> None:
         _make_forgiving()
         self._as_json = as_json
+        self._verbose = verbose
         self._about_spandrel = about_spandrel
         self._spandrel: Spandrel | None = None
         self._host: str | None = None
@@ -88,6 +90,7 @@ class Console:
     def show(self, view: View) -> None:
         """Shows a result on stdout."""
         self.done()
+        view.facts += view.details if self._verbose else view.summary
         with _perhaps_unheard():
             if self._as_json:
                 _print_json(view.described)
@@ -203,7 +206,7 @@ def _draw(view: View) -> None:
     style, mark = _MARKS[view.mood]
     if not _speaks_unicode(sys.stdout):
         mark = "*"
-    console.print(Text(f"{mark} ", style).append(view.headline, "bold"))
+    console.print(Text(f"{mark} ", style).append(_as_called(view.headline), "bold"))
     if view.facts:
         facts = Table.grid(padding=(0, 2))
         facts.add_column(style="cyan", justify="right", no_wrap=True)

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..hosts.processes import named
 from ..prompt import typed
+from .next_steps import next_steps, restart_running, restart_stale
 from .tree import RESTART, described_failure, described_unread
-from .view import View
+from .view import View, without_marks
 
 if TYPE_CHECKING:
     from ..errors import AetherInstallError
-    from ..hosts.discovery import Discovery, Host
+    from ..hosts.discovery import Discovery
+    from ..hosts.host import Host
 
 TEACH_ALL = "aether-install spandrel --all"
 
@@ -54,14 +57,29 @@ def hosts_view(discovery: Discovery, searched: Sequence[Path]) -> View:
         state, version = host.state, host.spandrel.version if host.spandrel else None
         models = _inside(host.models, host.folder) if host.models else host.kind.models_by if host.kind.usable else ""
         running = "yes" if host.running else "no"
-        view.rows.append((host.id, _place(host), version or "", state or "cannot be read", _plain(models), running))
         described.append(_described(host, version, state))
-    view.described = {"hosts": described}
-    notes = [f"{host.kind.name}: {_plain(host.kind.note)}." for host in hosts if host.kind.note]
+        told = "installed, to be restarted" if described[-1]["restart"] else state or "cannot be read"
+        view.rows.append((host.id, _place(host), version or "", told, without_marks(models), running))
+    left_out = [{"name": host.kind.name, "folder": str(host.folder)} for host in discovery.of_others]
+    view.described = {"hosts": described, "left_out": left_out}
+    notes = [f"{host.kind.name}: {without_marks(host.kind.note)}." for host in hosts if host.kind.note]
     view.advice += dict.fromkeys(notes)
     view.advice += [f"{folder} is not a folder." for folder in searched if not os.path.isdir(folder)]
     if not discovery.complete:
         view.advice.append("There was no time to look into every folder; name that of a missing one with --search.")
+    view.advice += (
+        f"{host.kind.name} imports the spandrel in {host.spandrel.package}, and not that in {host.not_used}."
+        for host in hosts
+        if host.spandrel and host.not_used
+    )
+    view.advice += (
+        f"{host.python}, the Python of {host.kind.name}, {host.problem}: {host.way_out}."
+        for host in hosts
+        if host.problem
+    )
+    view.advice += map(_left_to_others, discovery.of_others)
+    stale = [host for host, facts in zip(hosts, described, strict=True) if facts["restart"]]
+    view.advice += restart_stale(stale)
     view.advice.append(_command(described, hosts) if hosts else _where_else())
     return view
 
@@ -87,9 +105,24 @@ def results_view(results: Sequence[Result], discovery: Discovery, *, changes: bo
         place = _place(result.host) if result.host else ""
         row = (result.named, place, facts["spandrel"]["version"] or "", facts["state"] or "")
         view.rows.append((*row, _done(result, facts)) if changes else row)
+        view.details += [
+            (f"{result.named}, {name}", path) for name, path in (result.view.details if result.view else ())
+        ]
     restart = [host for host in changed if host.running]
-    view.advice += _restart(restart)
-    view.advice += _afterwards(changed) if teaches else []
+    stale = [
+        result.host
+        for result, facts in zip(results, described, strict=True)
+        if result.host and result.host not in changed and _is_stale(result.host, facts["state"])
+    ]
+    if not changes:
+        for result, facts in zip(results, described, strict=True):
+            facts["restart"] = result.host in stale
+    if teaches:
+        view.advice += [*_afterwards(changed), *next_steps(changed, changed=True)]
+    else:
+        view.advice += restart_running(restart)
+    view.advice += restart_stale(stale)
+    restart += stale
     view.described = {"results": described, "restart": [host.kind.name for host in restart]}
     return view
 
@@ -98,6 +131,16 @@ def described_as(host: Host, view: View) -> View:
     """A view of what was done to one host."""
     view.facts.insert(0, ("host", f"{host.kind.name} in {host.folder}"))
     view.described = {"host": host.id, **view.described}
+    return view
+
+
+def with_stale(view: View, discovery: Discovery) -> View:
+    """A view of the state of a spandrel, with the applications that run since before that was taught."""
+    stale = [host for host in discovery.using(Path(view.described["spandrel"]["path"])) if host.to_restart]
+    view.described["restart"] = bool(stale)
+    if stale:
+        view.headline += f", which {' and '.join(host.kind.name for host in stale)} will once restarted"
+        view.mood, view.advice = "bad", restart_stale(stale)
     return view
 
 
@@ -111,13 +154,18 @@ def with_users(view: View, discovery: Discovery, *, teaches: bool, tells_if_none
         prefix: the environment of the Python that runs this.
     """
     users = discovery.using(Path(view.described["spandrel"]["path"]))
-    restart = [host for host in users if host.running] if view.described["changed"] else []
+    is_changed, state = bool(view.described["changed"]), view.described["state"]
+    restart = [host for host in users if host.running and (is_changed or _is_stale(host, state))]
     view.described["used_by"] = [host.id for host in users]
     view.described["restart"] = [host.kind.name for host in restart]
-    if restart:
-        view.advice = [line for line in view.advice if line != RESTART] + _restart(restart)
-    if view.described["changed"] and teaches:
+    if teaches and is_changed:
         view.advice += _afterwards(users)
+    if teaches and view.described["state"] == "installed":
+        view.described["next"] = list(next_steps(users, is_changed))
+        view.advice = [line for line in view.advice if line != RESTART or not users] + view.described["next"]
+    elif restart:
+        view.advice = [line for line in view.advice if line != RESTART]
+        view.advice += restart_running(restart) if is_changed else restart_stale(restart)
     if not users and tells_if_none:
         tool = tool_environment(prefix)
         nobody = f"no application uses, since {tool} made it for a tool" if tool else "no application found here uses"
@@ -137,9 +185,20 @@ def tool_environment(prefix: Path) -> str:
     return "pipx" if (prefix / "pipx_metadata.json").is_file() else ""
 
 
-def how_to_teach(hosts: Sequence[Host]) -> str:
-    """Which applications there are, and the command that teaches them, as a part of a sentence."""
+def how_to_teach(hosts: Sequence[Host], here: Host | None = None) -> str:
+    """
+    Which applications there are, and the command that teaches them, as a part of a sentence.
+
+    Args:
+        here: the one in whose folder this was asked.
+    """
     usable = teachable(hosts)
+    if here is not None and here.spandrel and here in usable:
+        version, state = here.spandrel.version or "of unknown version", here.state or "which cannot be read"
+        return (
+            f"{here.kind.name}, in whose folder this is, has one: spandrel {version}, {state}; for that one add "
+            f"`--host {typed([str(here.folder)])}`"
+        )
     if not usable:
         return _where_else().rstrip(".").replace("Name", f"{_none_found(hosts)}; name", 1)
     names = ", ".join(dict.fromkeys(host.kind.name for host in usable))
@@ -166,6 +225,9 @@ def _described(host: Host, version: str | None, state: str | None) -> dict[str, 
         "models": str(host.models) if host.models else None,
         "formats": list(host.kind.suffixes),
         "running": bool(host.running),
+        "restart": _is_stale(host, state),
+        "problem": host.problem or None,
+        "not_used": str(host.not_used) if host.not_used else None,
         "found_by": host.found_by,
         "note": host.kind.note or None,
     }
@@ -189,30 +251,38 @@ def _done(result: Result, facts: dict[str, Any]) -> str:
     return f"{changed} files changed{', verified' if is_verified else ''}" if changed else "nothing to do"
 
 
-def _restart(hosts: Iterable[Host]) -> list[str]:
-    lines = []
-    for host in hosts:
-        processes = " and ".join(str(process.pid) for process in host.running[:3])
-        lines.append(f"Restart {host.kind.name}, which is running (process {processes}): {_plain(host.kind.restart)}.")
-    return lines
+def _left_to_others(host: Host) -> str:
+    homes = {process.home for process in host.running if process.home}
+    whose = f", whose home is {' or '.join(map(str, sorted(homes)))}" if homes else ""
+    return (
+        f"{host.kind.name} in {host.folder} is left out: another user runs it ({named(host.running)}){whose}. As that "
+        f"user run this again, or name it with --host {typed([str(host.folder)])}."
+    )
+
+
+def _is_stale(host: Host, state: str | None) -> bool:
+    return state == "installed" and bool(host.to_restart)
 
 
 def _afterwards(hosts: Iterable[Host]) -> list[str]:
     notes = ((host, host.kind.afterwards or ("" if host.kind.usable else host.kind.note)) for host in hosts)
-    return list(dict.fromkeys(f"{host.kind.name}: {_plain(note)}." for host, note in notes if note))
+    return list(dict.fromkeys(f"{host.kind.name}: {without_marks(note)}." for host, note in notes if note))
 
 
 def _command(described: list[dict[str, Any]], hosts: Sequence[Host]) -> str:
     usable, states = teachable(hosts), {facts["id"]: facts["state"] for facts in described}
-    with_spandrel = [host for host in usable if host.spandrel]
-    left = [host for host in with_spandrel if states[host.id] != "installed"]
+    with_spandrel = [host for host in usable if host.spandrel and not host.problem]
+    left = [host for host in with_spandrel if states[host.id] != "installed" and not host.knows_by_itself]
     if not usable:
         return f"{_capitalised(_none_found(hosts))}."
     if not with_spandrel:
+        if all(host.problem for host in usable):
+            return "None that can use AetherNet models has a Python that starts."
         return "None that can use AetherNet models has a spandrel yet; start them once, so that they install it."
     if not left:
-        return "All that have a spandrel and can use AetherNet models load them."
-    only_searched = [host for host in left if host.rank == 2]
+        once = ", once they were restarted" if any(facts["restart"] for facts in described) else ""
+        return f"All that have a spandrel and can use AetherNet models load them{once}."
+    only_searched = [host for host in left if host.is_named_only]
     commands = [f"aether-install spandrel --host {typed([str(host.folder)])}" for host in only_searched]
     if len(left) > len(only_searched):
         commands.insert(0, TEACH_ALL)
@@ -248,8 +318,3 @@ def _inside(path: Path, folder: Path) -> str:
 
 def _capitalised(sentence: str) -> str:
     return sentence[0].upper() + sentence[1:]
-
-
-def _plain(text: str) -> str:
-    """Without the asterisks that mark, in a record, what is written on a button."""
-    return text.replace("*", "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from ..hosts.acceptance import accepting, name_of
 from .view import View
 
 if TYPE_CHECKING:
@@ -82,9 +83,17 @@ def inspect_view(result: Inspection) -> View:
     else:
         view.headline += f": {result.looks_like}"
     view.facts.append(("file", f"{result.format}, {_bytes(result.size)}"))
+    taken = _taken(result)
+    warnings = result.warnings
     if result.spandrel:
         view.facts.append(("in spandrel", result.spandrel.sentence))
-    view.advice = [f"Warning: {warning}." for warning in result.warnings]
+        view.facts.append(("read by", _by_whom(taken)))
+        if result.spandrel.obstacle:
+            takers = [name_of(kind) for kind, takes in taken.items() if takes]
+            who = f"only {_and(takers)} load this file" if takers else "no host loads this file"
+            warnings.append(f"{who}, since spandrel's own loader does not: {result.spandrel.obstacle}")
+    view.advice = [f"Warning: {warning}." for warning in warnings]
+    onnx = result.onnx
     view.described = {
         "generation": identity.generation.name if identity else None,
         "variant": identity.variant if identity else None,
@@ -101,9 +110,39 @@ def inspect_view(result: Inspection) -> View:
             "architecture": result.spandrel.architecture if result.spandrel else None,
             "obstacle": result.spandrel.obstacle if result.spandrel else None,
         },
-        "warnings": result.warnings,
+        "hosts": [kind for kind, takes in taken.items() if takes],
+        "warnings": warnings,
     }
+    if onnx and onnx.generation:
+        view.described |= {
+            "generation": onnx.generation,
+            "variant": onnx.variant,
+            "fused": onnx.fused,
+            "parameters": {"embed_dim": onnx.embed_dim, "depths": onnx.depths, "upscale": onnx.scale},
+            "dtype": onnx.dtype,
+        }
     return view
+
+
+def _taken(result: Inspection) -> dict[str, bool]:
+    """Whether each kind of host reads the file, by its id."""
+    if result.spandrel is None:
+        return {}
+    refused = {"spandrel": bool(result.spandrel.obstacle), "weights_only": not result.by_torch}
+    return accepting(result.path.suffix.lower(), result.entries, refused)
+
+
+def _by_whom(taken: dict[str, bool]) -> str:
+    takers, others = ([name_of(kind) for kind, takes in taken.items() if takes is wanted] for wanted in (True, False))
+    if not others:
+        return "every application"
+    if not takers:
+        return "no application"
+    return f"{_and(takers)} alone" if len(takers) < len(others) else f"every application but {_and(others)}"
+
+
+def _and(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
 
 
 def _comparison_rows(comparison: Comparison) -> Iterator[tuple[str, str, str]]:

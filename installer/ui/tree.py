@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from ..prompt import as_options
 from ..tree.commands import TreeError, status
+from ..tree.foreign import foreign
 from ..tree.manifest import shipped_payload
 from ..tree.plan import Change, Plan
-from ..tree.state import edited_files
+from ..tree.state import State, edited_files
 from ..tree.steps import Put, PutBack
 from .view import View
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..errors import AetherInstallError
     from ..hosts.locate import Located
     from ..tree.commands import Outcome
@@ -42,10 +45,6 @@ _STATES = {
         "files that aether-install put here were edited since",
         "Run `aether-install spandrel --force{options}`, or the same with uninstall; both keep the edited files.",
     ),
-    "foreign": (
-        "an AetherNet that aether-install did not put here is here, and is left alone",
-        "Use that one, or remove it, its registry entry included, the way it came.",
-    ),
     "unsupported": (
         "this spandrel has no registry of the kind that 0.3.0 and later have",
         "Upgrade spandrel to 0.3.0 or later.",
@@ -53,27 +52,40 @@ _STATES = {
 }
 
 
-def state_advice(state: str, named_by: Sequence[str]) -> str:
-    """What to do about a spandrel in some state, which these options name on the command line."""
-    return _STATES[state][1].format(options=as_options(named_by))
+def state_advice(outcome: Outcome, named_by: Sequence[str]) -> str:
+    """What to do about a spandrel in its state, which these options name on the command line."""
+    return _meaning(outcome)[1].format(options=as_options(named_by))
+
+
+def _meaning(outcome: Outcome) -> tuple[str, str]:
+    """What a state means, and what to do about it."""
+    if outcome.before is not State.FOREIGN:
+        return _STATES[outcome.before.value]
+    found = foreign(outcome.facts)
+    advice = f"{found.way_out[:1].upper()}{found.way_out[1:]}."
+    return found.told, advice.replace("{", "{{").replace("}", "}}")
 
 
 def status_view(located: Located, outcome: Outcome) -> View:
     """The state of a spandrel."""
     state = outcome.before.value
-    meaning, _ = _STATES[state]
+    meaning, _ = _meaning(outcome)
     view = View(f"{state}: {meaning}", "good" if state == "installed" else "bad")
-    view.advice.append(state_advice(state, located.named_by))
+    view.advice.append(state_advice(outcome, located.named_by))
     view.facts += _whereabouts(located, outcome)
     view.facts += [("edited", str(path)) for path in edited_files(outcome.facts) if state == "modified"]
     view.facts += [("left behind", str(path)) for path in outcome.facts.leftovers]
-    view.described = described(outcome)
+    view.described = {**described(outcome), "not_used": [str(path) for path in _not_used(located)]}
     return view
 
 
 def install_view(located: Located, outcome: Outcome) -> View:
     """What installing did or would do."""
     version, where = outcome.facts.shipped.version, _name(outcome)
+    if outcome.before is State.FOREIGN:
+        view = View(f"Nothing to do: {where} knows AetherNet by itself", "none")
+        view.advice.append(state_advice(outcome, located.named_by))
+        return _change_view(located, view, outcome)
     if outcome.before.value == "installed":
         cleared = "what an earlier run left behind was deleted" if outcome.changed else "nothing was changed"
         return _change_view(located, View(f"AetherNet {version} is in {where} already; {cleared}", "none"), outcome)
@@ -111,12 +123,16 @@ def _change_view(located: Located, view: View, outcome: Outcome) -> View:
         f"Warning: {path} could not be deleted; it does no harm, and the next run of this command deletes it."
         for path in outcome.undeleted
     ]
-    view.described = described(outcome)
+    view.described = {**described(outcome), "not_used": [str(path) for path in _not_used(located)]}
     root = outcome.facts.spandrel.site_packages
     changes = [(change.value, path.relative_to(root).as_posix()) for path, change in outcome.plan.changes.items()]
-    would_be = "would be " if outcome.dry_run else ""
-    view.facts += [(would_be + change, path) for change, path in sorted(changes, key=lambda fact: fact[0])]
+    changes.sort(key=lambda fact: fact[0])
+    if changes and not outcome.dry_run:
+        kinds = [change for change, _ in changes]
+        counted = ", ".join(f"{kinds.count(change)} {change}" for change in dict.fromkeys(kinds))
+        view.details, view.summary = changes, [("files", f"{counted}; --verbose names them")]
     if outcome.dry_run:
+        view.facts += [(f"would be {change}", path) for change, path in changes]
         view.diff = "".join(_diff(outcome.plan))
         view.advice.append("Dry run: nothing was changed.")
         view.described["would_change"] = [str(path) for path in outcome.plan.changes]
@@ -128,6 +144,11 @@ def _name(outcome: Outcome) -> str:
     return f"spandrel {outcome.facts.spandrel.version or ''}".rstrip()
 
 
+def _not_used(located: Located) -> tuple[Path, ...]:
+    """Spandrels that are there for an interpreter and not imported by it."""
+    return (*located.interpreter.also, *located.interpreter.left_out) if located.interpreter else ()
+
+
 def _whereabouts(located: Located, outcome: Outcome) -> Iterator[tuple[str, str]]:
     found = outcome.facts.spandrel
     yield "spandrel", f"{found.version or 'unknown version'} in {found.package}"
@@ -136,6 +157,8 @@ def _whereabouts(located: Located, outcome: Outcome) -> Iterator[tuple[str, str]
         yield "prefix", located.interpreter.prefix
         for other in located.interpreter.also:
             yield "not used", f"{other}, which the one above hides"
+        for other in located.interpreter.left_out:
+            yield "not used", f"{other}, since {' '.join(located.interpreter.flags)} leaves out the user's own packages"
     shipped, there = outcome.facts.shipped.version, outcome.facts.manifest
     yield "payload", f"{there.version if there else 'none'} installed, {shipped} available"
 
@@ -145,7 +168,8 @@ def described(outcome: Outcome) -> dict[str, Any]:
     What scripts are told of a spandrel, after success and failure alike.
 
     ``state`` is what it is now, null if that cannot be read; ``changed`` the files that are not as they were;
-    ``undeleted`` those of them that are rubbish, which the next run deletes.
+    ``undeleted`` those of them that are rubbish, which the next run deletes; ``foreign`` what somebody else's AetherNet
+    is good for.
     """
     found, manifest = outcome.facts.spandrel, outcome.facts.manifest
     return {
@@ -153,6 +177,7 @@ def described(outcome: Outcome) -> dict[str, Any]:
         "spandrel": {"version": found.version, "path": str(found.package)},
         "payload": {"version": outcome.facts.shipped.version, "installed": manifest.version if manifest else None},
         "changed": [str(path) for path in outcome.changed],
+        **({"foreign": foreign(outcome.facts).worth.value} if outcome.state is State.FOREIGN else {}),
         **({"undeleted": [str(path) for path in outcome.undeleted]} if outcome.undeleted else {}),
     }
 

@@ -1,18 +1,18 @@
-"""AetherNet for spandrel: detects and loads the network's checkpoints, put here by aether-install."""
+"""AetherNet for spandrel: detects and loads the networks' checkpoints, put here by aether-install."""
 
 from __future__ import annotations
 
-from typing import Any, Dict, Generic, List, TypeVar
+from typing import Any, Dict, List
 
 import torch
 from torch import nn
 
-from ...__helpers.model_descriptor import Architecture, ImageModelDescriptor, ModelTiling, StateDict
-from .__arch import aether3_core, aether_core
+from ...__helpers.model_descriptor import Architecture, ImageModelDescriptor, ModelTiling, StateDict  # type: ignore[import-not-found]
 from .__arch.aether3_core import aether3
 from .__arch.aether_core import aether
+from .__arch.generations import JUNE, LATER, Generation
 
-__version__ = "1.1.0"
+__version__ = "2.0.0"
 
 __all__ = [
     "ARCHITECTURES",
@@ -24,40 +24,40 @@ __all__ = [
     "aether3",
 ]
 
-_Network = TypeVar("_Network", bound=nn.Module)
+try:
+    from .engine import infer
+except Exception:  # noqa: S110 - whatever ails the engine, or where there is none, the networks compute by themselves
+    pass
+else:
+    aether.engine = aether3.engine = infer
 
 
-class _AetherNetArch(Architecture[_Network], Generic[_Network]):
+class _AetherNetArch(Architecture[nn.Module]):
     """A form of a generation."""
 
-    _family: str
+    _generation: Generation
     _form: str
-    _core: Any
-    _tiling: ModelTiling
 
     def __init__(self) -> None:
-        super().__init__(id=f"{self._family}-{self._form.title()}", detect=self._is_of_form)
+        super().__init__(id=self._generation.architecture(self._form == "fused"), detect=self._is_of_form)
 
     def _is_of_form(self, state_dict: StateDict) -> bool:
-        return bool(self._core.detect_form(state_dict) == self._form)
+        return self._generation.form(state_dict) == self._form
 
-    def _prepare(self, weights: StateDict) -> _Network:
-        raise NotImplementedError
-
-    def load(self, state_dict: StateDict) -> ImageModelDescriptor[_Network]:
+    def load(self, state_dict: StateDict) -> ImageModelDescriptor[nn.Module]:
         """
         Loads an AetherNet; every parameter is read from the shapes.
 
         Raises:
             ValueError: the weights are damaged; names the first key at fault.
         """
-        weights = self._core.clean_state_dict(state_dict)
-        model = self._prepare(weights)  # which the descriptor loads them into
-        parameters: Dict[str, Any] = model.hyperparameters  # type: ignore[assignment]
-        facts = self._core.describe(parameters)
-        size = self._core.variant_name(parameters)
+        generation = self._generation
+        weights = generation.clean(state_dict)
+        model: Any = generation.prepare(weights)  # which the descriptor loads them into
+        facts = generation.describe(model.hyperparameters)
+        size = generation.variant(model.hyperparameters)
         scale = facts["upscale"]
-        descriptor: ImageModelDescriptor[_Network] = ImageModelDescriptor(
+        descriptor: ImageModelDescriptor[nn.Module] = ImageModelDescriptor(
             model,
             weights,
             architecture=self,
@@ -68,27 +68,27 @@ class _AetherNetArch(Architecture[_Network], Generic[_Network]):
             scale=scale,
             input_channels=facts["in_chans"],
             output_channels=facts["out_chans"],
-            tiling=self._tiling,
+            tiling=ModelTiling.SUPPORTED,
         )
-        name = f"{self._family} {size or '{}dim'.format(facts['embed_dim'])} {scale}x ({self._form})"
-        descriptor.name = name  # type: ignore[attr-defined]
+        name = f"{generation.family} {size or '{}dim'.format(facts['embed_dim'])} {scale}x ({self._form})"
+        descriptor.name = name
         return descriptor
-
-    def _small(self) -> nn.Module:
-        raise NotImplementedError
 
     def sample(self) -> StateDict:
         """The weights of a small network in this form; in every form and every process those of the same network."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            model: Any = self._small()
+            model = self._small()
             for parameter in model.parameters():
                 nn.init.normal_(parameter, std=0.2)
             for name, buffer in model.named_buffers():
                 if "running_" in name:
                     nn.init.uniform_(buffer, 0.5, 1.5)
-        weights: StateDict = (model.fuse_model() if self._form == "fused" else model).state_dict()
-        return weights
+        weights: StateDict = model.state_dict()
+        return self._generation.fuse(weights) if self._form == "fused" else weights
+
+    def _small(self) -> nn.Module:
+        raise NotImplementedError
 
 
 def _tags(facts: Dict[str, Any]) -> List[str]:
@@ -101,19 +101,14 @@ def _tags(facts: Dict[str, Any]) -> List[str]:
     ]
 
 
-class _JuneArch(_AetherNetArch[aether]):
-    _family = "AetherNet"
-    _core = aether_core
-    _tiling = ModelTiling.SUPPORTED
-
-    def _prepare(self, weights: StateDict) -> aether:
-        return aether_core.prepare_aether(weights)
+class _JuneArch(_AetherNetArch):
+    _generation = JUNE
 
     def _small(self) -> nn.Module:
         return aether(embed_dim=8, depths=(2,), upscale=2, num_feat=8)
 
 
-class _LaterArch(_AetherNetArch[aether3]):
+class _LaterArch(_AetherNetArch):
     """
     The later generation. Tiles do not give exactly the picture, since its channel attention sees the whole of it.
 
@@ -123,12 +118,7 @@ class _LaterArch(_AetherNetArch[aether3]):
     weights, far more nervous, costs up to a quarter of the output's range.
     """
 
-    _family = "AetherNet3"
-    _core = aether3_core
-    _tiling = ModelTiling.SUPPORTED
-
-    def _prepare(self, weights: StateDict) -> aether3:
-        return aether3_core.prepare_aether3(weights)
+    _generation = LATER
 
     def _small(self) -> nn.Module:
         return aether3(embed_dim=16, depths=(1, 1), scale=2, use_channel_attn=True, use_spatial_attn=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ import environments
 import in_process
 import pytest
 from applications import in_readme
-from environments import REPOSITORY, Snapshot, aether_install, aether_json
+from environments import REPOSITORY, Snapshot, aether_install, aether_json, make_environment
 from machines import COMFYUI, Machine, environment_in, machine_with_fourteen_hosts, touch
 
 from aether_install.hosts.discovery import Discovery, discover
@@ -47,13 +48,15 @@ def snapshot(root: Path, *, bytecode: bool = False) -> Snapshot:
 
 
 @contextmanager
-def running(machine: Machine, python: Path, folder: Path, script: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that runs a script in a folder and waits."""
+def running(
+    machine: Machine, python: Path, folder: Path, script: str, home: Path | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """A process that runs a script in a folder and waits; of whoever lives in ``home``."""
     (folder / script).write_text("import sys; print('running', flush=True); sys.stdin.read()\n")
     process = subprocess.Popen(
         [python, "-s", script, "--listen"],
         cwd=folder,
-        env=machine.environment,
+        env={**machine.environment, **({"HOME": str(home)} if home else {})},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -212,6 +215,35 @@ def test_running_hosts_are_told_to_be_restarted(machine: Machine, command: Calla
 
 
 @pytest.mark.not_on_windows("Wine tells no command line of another process")
+def test_a_host_that_runs_since_before_it_was_taught_is_not_said_to_load_anything(
+    machine: Machine, command: Callable[..., Any]
+) -> None:
+    folder, python = machine.folders["swarmui"] / "dlbackend" / "ComfyUI", machine.python("swarmui")
+    shown = functools.partial(aether_install, env=machine.environment)
+    with (
+        running(machine, python, folder, "main.py") as first,
+        running(machine, python, folder, "launch.py") as second,
+    ):
+        command("spandrel", "--all", "--no-verify")
+        assert [host["id"] for host in command("hosts")["hosts"] if host["restart"]] == ["swarmui"]
+        lines = shown("hosts").stdout.splitlines()
+        assert lines[-1].endswith("load them, once they were restarted.")
+        numbers = " and ".join(map(str, sorted((first.pid, second.pid))))
+        assert any(f"Restart SwarmUI, which runs (processes {numbers}) since before" in line for line in lines)
+        for options in (["--host", "swarmui"], ["--python", python]):
+            assert command("status", *options)["restart"] is True
+            assert "which SwarmUI will once restarted" in shown("status", *options).stdout.splitlines()[0]
+            assert command("spandrel", *options, "--no-verify")["restart"] == ["SwarmUI"], "though nothing was changed"
+        assert command("status", "--host", "forge")["restart"] is False
+        results = command("status", "--all")["results"]
+        assert [result["host"] for result in results if result["restart"]] == ["swarmui"]
+    with running(machine, python, folder, "main.py"):
+        assert not any(host["restart"] for host in command("hosts")["hosts"]), "it was started since"
+        assert command("status", "--host", "swarmui")["restart"] is False
+    command("uninstall", "--all")
+
+
+@pytest.mark.not_on_windows("Wine tells no command line of another process")
 def test_a_running_host_is_found_wherever_it_lives(
     machine: Machine, command: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -220,17 +252,38 @@ def test_a_running_host_is_found_wherever_it_lives(
     with running(machine, machine.python("comfyui-4"), folder, "main.py") as process:
         told = command("hosts")["hosts"]
         (new,) = (host for host in told if host["id"] not in ids)
-        assert (new["id"], new["folder"], new["running"]) == ("comfyui-6", str(folder), True)
+        assert (new["folder"], new["running"]) == (str(folder), True)
+        assert new["id"].startswith("comfyui-")
         assert new["python"] == str(machine.python("comfyui-4")), "the Python that runs it, wherever that is"
         assert str(process.pid) in new["found_by"]
     assert [host["id"] for host in command("hosts")["hosts"]] == ids
+
+
+def test_a_host_that_another_user_runs_is_left_out_with_a_word(machine: Machine, tmp_path: Path) -> None:
+    """As with sudo, whose home is not that of the user whose applications run."""
+    folder = touch(tmp_path / "theirs" / "ComfyUI", *COMFYUI)
+    make_environment(folder / "venv", borrow=False)
+    python, home = folder / "venv" / "bin" / "python", tmp_path / "theirs"
+    with running(machine, python, folder, "main.py", home) as process:
+        told = aether_json("hosts", env=machine.environment)
+        assert str(folder) not in [host["folder"] for host in told["hosts"]]
+        assert told["left_out"] == [{"name": "ComfyUI", "folder": str(folder)}]
+        shown = aether_install("hosts", env=machine.environment).stdout
+        (line,) = (line for line in shown.splitlines() if "left out" in line)
+        assert f"(process {process.pid}), whose home is {home}" in line
+        assert f"--host {folder}" in line
+        named = aether_json("spandrel", "--host", folder, "--no-verify", env=machine.environment)
+        assert (named["state"], named["restart"]) == ("installed", ["ComfyUI"])
+        assert aether_json("hosts", "--search", folder, env=machine.environment)["left_out"] == []
+    assert aether_json("hosts", env=machine.environment)["left_out"] == []
 
 
 def test_searching_changes_no_id(machine: Machine, command: Callable[..., Any], tmp_path: Path) -> None:
     before = {host["id"]: host["folder"] for host in command("hosts")["hosts"]}
     folder = touch(tmp_path / "0" / "1" / "ComfyUI", *COMFYUI)
     told = {host["id"]: host for host in command("hosts", "--search", tmp_path / "0")["hosts"]}
-    assert told.pop("comfyui-6")["folder"] == str(folder)
+    (new,) = (name for name in told if name not in before)
+    assert told.pop(new)["folder"] == str(folder)
     assert {name: host["folder"] for name, host in told.items()} == before
     assert len(command("hosts", "--search", tmp_path)["hosts"]) == len(before), "that is three folders deep"
     assert len(command("hosts", "--search", tmp_path / "nothing")["hosts"]) == len(before)
@@ -239,8 +292,8 @@ def test_searching_changes_no_id(machine: Machine, command: Callable[..., Any], 
     if os.name == "nt":
         return  # An environment is no link there.
     (folder / "venv").symlink_to(machine.folders["comfyui-4"] / "venv")
-    assert command("spandrel", "--host", folder, "--no-verify")["used_by"] == ["comfyui-4", "comfyui-6"]
-    assert command("uninstall", "--host", folder)["host"] == "comfyui-6"
+    assert command("spandrel", "--host", folder, "--no-verify")["used_by"] == ["comfyui-4", new]
+    assert command("uninstall", "--host", folder)["host"] == new
     (folder / "venv").unlink()
     error = command("spandrel", "--host", folder)
     assert "start ComfyUI" in error["error"], "it has no Python of its own"

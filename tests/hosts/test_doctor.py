@@ -32,7 +32,10 @@ from environments import (
 )
 from imports import spandrel_of
 from machines import COMFYUI, touch
+from networks import JUNE
+from others import copied_by_hand, of_a_fork, of_a_spandrel_to_come
 from safetensors.torch import save_file
+from trees import Tree
 from weights import StateDict, weights_of
 
 from aether_install.hosts import doctor
@@ -42,7 +45,6 @@ from aether_install.hosts.kinds import KINDS
 from aether_install.hosts.listen import Ending
 from aether_install.hosts.programs.does_model_work import READ_BY_FUSE, STEPS, replay
 from aether_install.hosts.started import parse_elapsed, started
-from aether_install.models.network import core
 from aether_install.models.unpickle import _ALLOWED
 from aether_install.tree.commands import install
 from aether_install.tree.layout import Spandrel
@@ -106,7 +108,11 @@ def test_a_host_is_healed_by_the_advice_alone(tmp_path: Path) -> None:
     assert (well["ok"], well["host"]) == (True, "comfyui"), well
     assert [step["step"] for step in well["steps"]] == list(STEPS)
     assert all(step["ok"] is True and step["detail"] for step in well["steps"])
-    assert well["advice"] == []
+    place = folder / "models" / "upscale_models"
+    assert well["advice"] == [f"Put it into {place}, where ComfyUI looks for it."]
+    shutil.move(elsewhere / model, place)
+    well = aether_json("doctor", place / model, "--host", folder, **around)
+    assert (well["ok"], well["advice"]) == (True, [])
     assert snapshot(environment.root, bytecode=True) == known, "looking writes nothing"
 
 
@@ -126,7 +132,8 @@ def test_a_python_without_spandrel_is_told_how_to_get_it(tmp_path: Path) -> None
     lacking = make_environment(tmp_path / "lacking", None)
     step, _, advice = told(aether_json("doctor", "--python", lacking.python))
     assert step == "spandrel"
-    assert f"{lacking.python} -m pip install spandrel" in advice
+    assert "pip install spandrel" in advice or f"pip --python {lacking.python} install spandrel" in advice
+    assert f"{lacking.python} -m pip" not in advice, "it has none"
 
 
 def test_the_spandrel_in_a_folder_runs_in_the_python_around_it(tmp_path: Path, tree: Path) -> None:
@@ -217,23 +224,46 @@ def test_a_host_that_runs_since_before_it_was_taught_is_to_be_restarted(
     (folder / "main.py").write_text("import time\nprint('runs', flush=True)\ntime.sleep(600)\n")
     monkeypatch.setenv("HOME", str(tmp_path))
     running = subprocess.Popen([environment.python, "main.py"], cwd=folder, stdout=subprocess.PIPE)
+    worker = subprocess.Popen([environment.python, "-c", "input()"], cwd=folder, stdin=subprocess.PIPE)
     try:
         assert running.stdout is not None
         assert running.stdout.readline() == b"runs\n"
         install(Spandrel(environment.spandrel), progress=quietly)
         with spandrel_of(environment.site_packages):
             stale = in_process.aether_json("doctor", DEMO, "--host", folder)
-            running.kill()
-            running.wait()
+            for process in (running, worker):
+                process.kill()
+                process.wait()
             well = in_process.aether_json("doctor", DEMO, "--host", folder)
     finally:
-        running.kill()
-        running.wait()
+        for process in (running, worker):
+            process.kill()
+            process.wait()
     assert (stale["ok"], stale["host"]) == (False, "comfyui")
     assert [step["step"] for step in stale["steps"] if not step["ok"]] == ["taught"], stale
     assert str(running.pid) in stale["steps"][STEPS.index("taught")]["detail"]
-    assert stale["advice"] == ["Restart ComfyUI, which was started before: stop main.py and start it again."]
+    numbers = " and ".join(map(str, sorted((running.pid, worker.pid))))
+    assert f"; ComfyUI (processes {numbers}) was started before" in stale["steps"][STEPS.index("taught")]["detail"]
+    assert stale["advice"][0] == "Restart ComfyUI, which was started before: stop main.py and start it again."
     assert well["ok"] is True
+
+
+@pytest.mark.usefixtures("here")
+def test_an_aethernet_of_others_is_told_for_what_it_is(tmp_path: Path) -> None:
+    for make in (of_a_fork, copied_by_hand):
+        folder = tmp_path / make.__name__
+        shutil.unpack_archive(wheel("0.4.2"), folder, "zip")
+        make(Tree(folder))
+        with spandrel_of(folder):
+            step, detail, advice = told(in_process.aether_json("doctor", DEMO, "--target", folder))
+        assert step == ("spandrel" if make is of_a_fork else "taught")
+        assert "an AetherNet that is not ours, and it does not work" in detail
+        assert ("einstall spandrel" if make is of_a_fork else f"emove {Tree(folder).payload}") in advice
+    folder = tmp_path / "native"
+    shutil.unpack_archive(wheel("0.4.2"), folder, "zip")
+    of_a_spandrel_to_come(Tree(folder))
+    with spandrel_of(folder):
+        assert in_process.aether_json("doctor", DEMO, "--target", folder)["ok"] is True
 
 
 def host(name: str) -> Host:
@@ -445,6 +475,22 @@ def test_a1111_refuses_archives_of_recent_torches_and_safetensors(tmp_path: Path
     assert seen(path, tmp_path, "a1111")["ok"] is True
 
 
+def test_a_host_is_given_what_it_feeds(tmp_path: Path) -> None:
+    """ComfyUI and most others give three channels to every model; chaiNNer gives each what it takes."""
+    grey = tmp_path / "grey.pth"
+    weights = weights_of(embed_dim=8, depths=(1,), upscale=2, in_chans=1)
+    torch.save(weights, grey, _use_new_zipfile_serialization=False)
+    for kind in sorted({kind.id for kind in KINDS if kind.usable}):
+        if kind in ("chainner", "mangajanai"):
+            assert seen(grey, tmp_path, kind)["ok"] is True
+            continue
+        step, detail, advice = told(seen(grey, tmp_path, kind))
+        assert step == "upscaled"
+        assert f"it takes 1 channel, and {host(kind).kind.name.partition(',')[0]} gives 3 to every model" in detail
+        assert "chaiNNer" in advice
+    assert seen(grey, tmp_path)["ok"] is True, "spandrel itself takes it"
+
+
 def test_a_host_that_takes_no_models_is_told_so(tmp_path: Path) -> None:
     step, detail, _ = told(seen(DEMO, tmp_path, "sdnext"))
     assert (step, "SD.Next" in detail) == ("file", True)
@@ -466,7 +512,7 @@ def test_another_architecture_is_told_by_name(tmp_path: Path) -> None:
 
 
 def test_fused_and_in_half_precision_is_well_too(tmp_path: Path) -> None:
-    fused = {key: tensor.half() for key, tensor in core().fuse_state_dict(WEIGHTS).items()}
+    fused = {key: tensor.half() for key, tensor in JUNE.fuse(WEIGHTS).items()}
     assert seen(saved(fused, tmp_path / "m.safetensors"), tmp_path)["ok"] is True
 
 

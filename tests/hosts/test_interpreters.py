@@ -230,11 +230,10 @@ def test_an_interpreter_that_is_not_there_is_named(tmp_path: Path) -> None:
         assert_named(path)
 
 
-def test_an_interpreter_without_spandrel_is_told_how_to_get_it(tmp_path: Path) -> None:
+def test_an_interpreter_without_spandrel_is_told_where_it_looked(tmp_path: Path) -> None:
     bare = make_environment(tmp_path / "bare", None, borrow=False)
     result = aether_install("spandrel", "--python", bare.python, check=False)
     assert result.returncode == 1
-    assert f"{bare.python} -m pip install spandrel" in result.stderr
     assert str(bare.site_packages) in result.stderr, "where it looked"
     assert aether_json("status", "--python", bare.python)["state"] == "missing"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from aether_install.hosts.discovery import Host, discover
 from aether_install.hosts.environment import python_in, spandrel_of
 from aether_install.hosts.kinds import KINDS
 from aether_install.hosts.processes import Process, parse_ps
+from aether_install.hosts.selection import resolve
 from aether_install.hosts.system import System
 
 
@@ -238,6 +240,22 @@ def test_variables_name_places_too(tmp_path: Path, unpacked: Path) -> None:
     assert hosts["chainner"].python == tmp_path / "opt" / "own" / "bin" / "python"
 
 
+def test_a_python_that_is_noted_counts_wherever_one_is(tmp_path: Path, unpacked: Path) -> None:
+    """Where a folder holds an environment of its own, which its application does not use."""
+    system = linux(tmp_path)
+    folder = touch(tmp_path / "srv" / "ComfyUI", *COMFYUI)
+    for place in (folder / ".venv", tmp_path / "opt" / "own"):
+        venv(place, unpacked)
+    record = {"installPath": "/srv/ComfyUI", "adopted": True, "adoptedPythonPath": "/opt/own/bin/python"}
+    note(system.home / ".local" / "share" / "comfyui-desktop-2" / "installations.json", [record])
+    inside = folder / "models" / "upscale_models"
+    for python in (None, folder / ".venv" / "bin" / "python"):
+        machine = Pretended("linux", {}, system.home, python=python, folder=inside, disk=tmp_path)
+        found = discover(system=machine)
+        assert found.here == found.hosts[0]
+        assert found.here.python == tmp_path / "opt" / "own" / "bin" / "python"
+
+
 def test_what_swarmui_starts_is_found(tmp_path: Path, unpacked: Path) -> None:
     system = linux(tmp_path)
     swarm = touch(system.home / "SwarmUI", "src/SwarmUI.csproj", "dlbackend/")
@@ -357,6 +375,19 @@ def test_the_spandrel_of_an_environment_is_told_by_its_files(tmp_path: Path, unp
     assert spandrel_of(system, python) == tmp_path / "embedded" / "Lib" / "site-packages" / "spandrel"
 
 
+def test_a_python_whose_base_is_gone_is_told_on_windows(tmp_path: Path, unpacked: Path) -> None:
+    """There the environment holds no link, but a program that starts the Python which it was made with."""
+    system = windows(tmp_path)
+    folder = touch(system.home / "ComfyUI", *COMFYUI)
+    windows_venv(folder / "venv", unpacked)
+    assert by_id(system)["comfyui"].problem == "was made with the Python in C:\\Python312, which is not there"
+    assert by_id(system)["comfyui"].state == "absent"
+    touch(tmp_path / "C" / "Python312")
+    assert by_id(system)["comfyui"].problem == "was made with the Python in C:\\Python312, which is not there"
+    touch(tmp_path / "C" / "Python312", "python.exe")
+    assert by_id(system)["comfyui"].problem == ""
+
+
 @pytest.mark.not_on_windows("there are no named pipes, and no folders that nobody may read")
 def test_a_spandrel_in_any_condition_has_a_state_or_none(tmp_path: Path, unpacked: Path) -> None:
     system = linux(tmp_path)
@@ -387,6 +418,49 @@ def test_a_home_with_very_many_folders_is_not_waited_for(tmp_path: Path, monkeyp
     found = discover(system=system)
     assert not found.complete
     assert [host.folder for host in found.hosts] == [comfy], "what is noted is found all the same"
+
+
+def test_an_id_is_that_of_one_host_however_long_exploring_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = linux(tmp_path)
+    for place in ("Documents/b/ComfyUI", "z/ComfyUI", "a/b/ComfyUI", "ComfyUI", "Desktop/c/x", "SwarmUI"):
+        touch(system.home / place, *COMFYUI)
+    # Noted, and a part of another that only exploring comes to.
+    touch(system.home / "m" / "swarm", "src/SwarmUI.csproj", "Models/", "dlbackend/ComfyUI/venv/bin/python")
+    inner = touch(system.home / "m" / "swarm" / "dlbackend" / "ComfyUI", *COMFYUI)
+    note(
+        system.home / ".config" / "comfy-cli" / "config.ini",
+        f"[DEFAULT]\ndefault_workspace = {str(inner).removeprefix(str(tmp_path))}\n",
+    )
+    running = touch(tmp_path / "far" / "ComfyUI", *COMFYUI)
+    other = touch(tmp_path / "other" / "ComfyUI", *COMFYUI)
+    named: dict[str, Path] = {}
+    numbers = set()
+    for seconds in range(30):
+        for folder, searched in ((None, ()), (running, ()), (other, (running,)), (running, (other,))):
+            process = [Process(7, Path("/python"), (str(folder / "main.py"),))] if folder else []
+            machine = Pretended("linux", {}, system.home, processes=lambda p=process: p, disk=tmp_path)  # type: ignore[misc]
+            clock = itertools.count()
+            with monkeypatch.context() as patch:
+                patch.setattr("aether_install.hosts.discovery._EXPLORING_SECONDS", seconds)
+                patch.setattr("aether_install.hosts.discovery.time.monotonic", lambda c=clock: next(c))
+                found = discover(searched, machine)
+            numbers.add(len(found.hosts))
+            for host in found.hosts:
+                assert named.setdefault(host.id, host.folder) == host.folder, (seconds, host.id)
+                assert resolve(host.lasting_id, found, machine) == host
+    assert max(numbers) == 8, "one is too deep"
+    assert len(numbers) > 3, "it was cut short here and there"
+
+
+def test_the_only_one_of_its_kind_has_a_plain_name(tmp_path: Path) -> None:
+    system = linux(tmp_path)
+    folder, other = (touch(tmp_path / name / "ComfyUI", *COMFYUI) for name in ("one", "other"))
+    assert by_id(system, folder)["comfyui"].folder == folder
+    assert "comfyui" not in by_id(system, folder, other), "which of them it is would be chance"
+    touch(system.home / "ComfyUI", *COMFYUI)
+    assert by_id(system, folder, other)["comfyui"].folder == system.home / "ComfyUI"
 
 
 def test_the_tables_of_paths_are_plain_data() -> None:

@@ -82,6 +82,32 @@ def test_without_a_spandrel_it_says_which_applications_have_one(home: Path, tmp_
     assert "name the folder of yours with --host" in told
 
 
+def test_in_the_folder_of_an_application_its_own_spandrel_is_named(tmp_path: Path) -> None:
+    """However deep that lies, and whichever part of it one is in."""
+    tool = with_aether_install(make_environment(tmp_path / "tool", None, borrow=False))
+    folder = touch(tmp_path / "1" / "2" / "3" / "4" / "ComfyUI", *COMFYUI)
+    make_environment(folder / "venv", "0.4.1", borrow=False)
+    variables = {**os.environ, "HOME": str(touch(tmp_path / "home"))}
+    for place in (folder, folder / "models" / "upscale_models"):
+
+        def typed(*words: str, place: Path = place) -> subprocess.CompletedProcess[str]:
+            line = [tool.python, "-B", "-m", "aether_install", *words]
+            return subprocess.run(line, capture_output=True, text=True, env=variables, cwd=place)
+
+        told = typed("spandrel")
+        assert told.returncode == 1, "the default is the Python that runs this"
+        assert "ComfyUI, in whose folder this is, has one: spandrel 0.4.1, absent" in told.stderr
+        state = typed("status")
+        assert (state.returncode, state.stderr) == (1, "")
+        assert f"host: ComfyUI in {folder}" in state.stdout
+        words = told.stderr.split("`")[-2].split()
+        assert typed("spandrel", *words, "--no-verify").returncode == 0
+        state = typed("status", "--json")
+        assert (state.returncode, json.loads(state.stdout)["state"]) == (0, "installed")
+        assert json.loads(state.stdout)["spandrel"]["version"] == "0.4.1"
+        assert typed("uninstall", *words).returncode == 0
+
+
 def test_what_can_use_no_model_is_not_offered(tmp_path: Path) -> None:
     environment = with_aether_install(make_environment(tmp_path / "tool", None, borrow=False))
     make_environment(touch(tmp_path / "sdnext", "webui.py", "installer.py") / "venv", borrow=False)

@@ -140,6 +140,38 @@ def test_the_state_is_told_of_what_failed_too(home: Path) -> None:
         assert result["payload"]["installed"] == result["payload"]["version"]
 
 
+def test_a_host_whose_python_was_left_behind_is_taught_by_its_folder(home: Path) -> None:
+    """As where a folder was moved to another disk, and the Python that its environment was made with was not."""
+    python = home / "ComfyUI" / "venv" / "bin" / "python"
+    for link in python.parent.glob("python*"):
+        link.unlink()
+        link.symlink_to("/gone/Python310/bin/python3.10")
+    (host,) = in_json(home, "hosts")["hosts"]
+    assert (host["python"], host["state"]) == (str(python), "absent")
+    assert host["problem"] == "is a link to /gone/Python310/bin/python3.10, which is not there"
+    shown = in_home(home, "hosts").stdout
+    assert "start them once" not in shown
+    assert "--all" not in shown, "which could not work"
+    told = {
+        "hosts": shown,
+        "by id": in_home(home, "spandrel", "--host", "comfyui").stderr,
+        "all": in_home(home, "spandrel", "--all").stderr,
+        "by environment": in_home(home, "spandrel", "--python", home / "ComfyUI" / "venv").stderr,
+        "doctor": in_home(home, "doctor", "--host", "comfyui").stdout,
+        "inspect": handed_on(home, "inspect", touch(home, "m.pth") / "m.pth", "--host", "comfyui").stderr,
+    }
+    for where, words in told.items():
+        assert "a link to /gone/Python310/bin/python3.10, which is not there" in words, where
+        assert "--target" in words, where
+    assert in_json(home, "spandrel", "--all")["results"][0]["state"] == "absent"
+    for words in (told["hosts"], told["by id"], told["doctor"]):
+        program, *command = next(part for part in words.split("`") if "--target" in part).split()
+        assert program == "aether-install"
+        assert in_home(home, *command).returncode == 0
+        assert in_json(home, "hosts")["hosts"][0]["state"] == "installed"
+        in_home(home, "uninstall", *command[1:])
+
+
 def test_a_host_that_is_named_twice_is_one(home: Path) -> None:
     assert in_json(home, "status", "--host", "comfyui", "--host", "comfyui")["host"] == "comfyui"
     by_any_name = ("comfyui", home / "ComfyUI", home / "ComfyUI" / "venv", "nothing", "nothing")

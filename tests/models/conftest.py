@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
+from as_in_hosts import same_numbers_in_every_run, with_the_engine  # noqa: F401 - fixtures
 from environments import taught_spandrel
-from same_numbers import same_numbers_in_every_run  # noqa: F401 - a fixture
 
 sys.path.insert(0, str(taught_spandrel()))

@@ -55,6 +55,25 @@ def at(environment: Environment) -> Tree:
     return Tree(environment.site_packages)
 
 
+def test_a_record_of_absolute_paths_lists_us_too(environment: Environment, at: Tree) -> None:
+    """As some installers write them; pip removes what they list, and uv nothing at all."""
+    install_spandrel(environment.pip, "0.4.2")
+    content = environment.record.read_text()
+    absolute = "".join(f"{environment.site_packages}/{line}" for line in content.splitlines(keepends=True))
+    environment.record.write_text(absolute)
+    before = at.snapshot()
+    for _ in range(2):
+        aether_install("spandrel", "--target", environment.site_packages)
+        assert at.state == "installed"
+        listed = {Path(row[0]) for row in csv.reader(environment.record.read_text().splitlines())}
+        assert listed >= {path for path in environment.payload.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+        aether_install("uninstall", "--target", environment.site_packages)
+        assert at.snapshot() == before
+    aether_install("spandrel", "--target", environment.site_packages)
+    environment.pip("uninstall", "--yes", "spandrel")
+    assert not environment.spandrel.exists()
+
+
 def finds_spandrel(environment: Environment) -> bool:
     code = "import sys, importlib.util; sys.exit(importlib.util.find_spec('spandrel') is None)"
     return run(environment.python, "-B", "-c", code, check=False, cwd=environment.root).returncode == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 from base64 import urlsafe_b64decode
 
 import pytest
@@ -38,6 +39,25 @@ def test_rows_are_replaced_in_place_or_appended(newline: bytes, final: bool) -> 
     assert rows[-1] == ("a/added.py", record.row("a/added.py", b"added"))
     assert after.count(newline) == 6
     assert after.replace(rows[2][1], b"a/main_registry.py,sha256=ghi,45").startswith(before)
+
+
+@pytest.mark.parametrize("prefix", ["/opt/site-packages/", "/opt/a, b/", 'C:\\some "place"\\', "/opt/ü/"])
+def test_rows_with_absolute_paths_are_the_same_rows(prefix: str) -> None:
+    relative = ["a/__init__.py", "a/__helpers/main_registry.py", "a-1.dist-info/RECORD"]
+    separator = "\\" if "\\" in prefix else "/"
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(
+        [prefix + path.replace("/", separator), "", ""] for path in relative
+    )
+    content = text.getvalue().encode()
+    assert list(record.rows(content)) == relative
+    extended = record.edited(content, files={relative[1]: b"new", "a/added.py": b"added"})
+    assert list(record.rows(extended)) == [*relative, "a/added.py"]
+    assert record.lists(extended, "a/added.py", b"added")
+    assert not record.lists(extended, "a/added.py", b"other")
+    paths = [row[0].replace("\\", "/") for row in csv.reader(extended.decode().splitlines())]
+    assert paths[-1] == prefix.replace("\\", "/") + "a/added.py"
+    assert record.edited(extended, without={"a/added.py"}, files={relative[1]: b""}).count(b"\n") == 3
 
 
 def test_rows_are_removed_by_path() -> None:

@@ -10,6 +10,8 @@ The one argument is JSON, with these keys:
 - ``suffixes``: what the host lists; ``archive``: a pattern for every name in a zip archive, or empty.
 - ``reader``: ``spandrel``, ``torch`` (``weights_only``), or ``both``.
 - ``half``: whether the host uses half precision where a model supports it.
+- ``channels``: how many the host gives to every model; null if it gives each what that takes.
+- ``is_listed``: whether the file is where the host lists models.
 
 An answer is JSON on one line: ``step`` alone as the step begins; ``ok`` and ``detail``, and ``cause`` where it failed
 or calls for advice all the same, when it ends. No step follows one that failed.
@@ -29,6 +31,7 @@ import math
 import os
 import platform
 import re
+import site
 import warnings
 import zipfile
 from typing import Any, Callable, Dict, List, Optional, TextIO, Tuple
@@ -38,7 +41,7 @@ READ_BY_FUSE = re.compile(
     r"|torch\.(Size|device|Tensor|bool|\w+Storage|(b?float|complex|q?u?int)[\dx]+)"
     r"|torch\.per_(tensor|channel)_(affine|symmetric)|torch\.storage\.UntypedStorage|torch\.nn\.parameter\.Parameter"
     r"|torch\.torch_version\.TorchVersion|torch\._tensor\._rebuild_from_type_v2"
-    r"|torch\._utils\._rebuild_(q?tensor|tensor_v2|parameter|parameter_with_state)"
+    r"|torch\._utils\._rebuild_(q?tensor|tensor_v[23]|parameter|parameter_with_state)|torch\.float8_\w+"
 )
 """What a pickle may ask for lest ``fuse`` refuses it too: plain values and weights (``models/unpickle.py``)."""
 
@@ -106,16 +109,24 @@ class Replay:
             raise StepError(
                 "old spandrel", "spandrel %s has no registry of the kind that 0.3.0 and later have" % version
             )
-        return "%s in %s" % (version, self.package)
+        return "%s in %s%s" % (version, self.package, self._left_out())
+
+    def _left_out(self) -> str:
+        """Of a spandrel among the user's own packages, where this Python was told to leave those out."""
+        package = os.path.join(site.getusersitepackages(), "spandrel")
+        if not sys.flags.no_user_site or not os.path.isfile(os.path.join(package, "__init__.py")):
+            return ""
+        return ", and not %s, since it is started without the user's own packages" % package
 
     def taught(self) -> str:
-        ids = [str(support.architecture.id) for support in self.library.MAIN_REGISTRY]
+        known = [support.architecture for support in self.library.MAIN_REGISTRY]
+        ids = [str(architecture.id) for architecture in known]
         ours = [name for name in ids if name.startswith("AetherNet")]
         if not ours:
             if self.complaints:
                 raise StepError("broken", self.complaints[0])
             raise StepError("untaught", "none of its %d architectures is AetherNet" % len(ids))
-        self.ours = importlib.import_module(self.library.__name__ + ".architectures.AetherNet")
+        self.ours = sys.modules[type(known[ids.index(ours[0])]).__module__]
         return "payload %s: %s" % (getattr(self.ours, "__version__", "of unknown version"), ", ".join(ours))
 
     def file(self) -> str:
@@ -145,10 +156,14 @@ class Replay:
                 refused = [name for name in archive.namelist() if not re.fullmatch(self.asked["archive"], name)]
             if refused:
                 raise StepError("archive", "%s refuses archives that hold %s" % (self.host, ", ".join(refused)))
-        return "%s%s bytes, %s is listed by %s" % (said, format(size, ","), suffix, self.host)
+        told = "%s%s bytes, %s is listed by %s" % (said, format(size, ","), suffix, self.host)
+        if self.asked["is_listed"]:
+            return told
+        self.caution = "elsewhere"
+        return "%s, but not from %s" % (told, os.path.dirname(self.path))
 
     def _better_name(self) -> Optional[str]:
-        """Which suffix that the host lists the content asks for, where the file has another one."""
+        """Which suffix that the host lists the content asks for, where the file has one that is not or does not fit."""
         with open(self.path, "rb") as opened:
             start = opened.read(16)
         fitting: Tuple[str, ...] = ()
@@ -156,13 +171,16 @@ class Replay:
             fitting = (".safetensors", ".sft")
         elif start[:2] in (b"PK", b"\x80\x02"):
             fitting = (".pth", ".ckpt", ".pt", ".bin")
-        if self.path.lower().endswith(fitting):
+        listed = [suffix for suffix in fitting if suffix in self.asked["suffixes"]]
+        if not listed or self.path.lower().endswith(tuple(listed)):
             return None
-        return next(("rename to " + suffix for suffix in fitting if suffix in self.asked["suffixes"]), None)
+        return "rename to " + listed[0]
 
     def _make_model(self) -> None:
         import torch
 
+        if not hasattr(self.ours, "aether"):
+            raise StepError("no sample", "the AetherNet here is somebody else's, and makes no model to try it with")
         model = self.ours.aether(embed_dim=8, depths=(1,), upscale=2)
         with torch.no_grad():
             for parameter in model.parameters():
@@ -229,6 +247,8 @@ class Replay:
             detail = "it holds %s, which is refused unread" % name
             if re.search(r"qtensor|QU?Int|quantiz", name):
                 return StepError("int8", detail)
+            if re.search(r"_rebuild_tensor_v3|float8", name):
+                return StepError("fp8", detail)
             if name.endswith("_rebuild_parameter"):
                 return StepError("parameters", detail)
             return StepError("plain" if READ_BY_FUSE.fullmatch(name) else "pickle", detail)
@@ -259,11 +279,12 @@ class Replay:
     def _refusal(self) -> Optional[str]:
         """What the payload says of weights that it knows and does not load."""
         folder = self.ours.__name__ + ".__arch."
-        for name, module in list(sys.modules.items()):
-            if name.startswith(folder) and hasattr(module, "refusal"):
-                reason = module.refusal(self.weights)
-                if reason:
-                    return str(reason)
+        modules = [sys.modules.get(folder + name) for name in ("aether_core", "aether3_core")]  # before version 2
+        generations = getattr(sys.modules.get(folder + "generations"), "GENERATIONS", modules)
+        for generation in generations:
+            reason = generation.refusal(self.weights) if hasattr(generation, "refusal") else None
+            if reason:
+                return str(reason)
         return None
 
     def loaded(self) -> str:
@@ -297,6 +318,10 @@ class Replay:
         import torch
 
         self._check_weights()
+        given, takes = self.asked["channels"], self.model.input_channels
+        if given and takes != given:
+            what = "takes %d channel%s, and %s gives %d to every model" % (takes, "s"[: takes != 1], self.host, given)
+            raise StepError("channels", "it %s" % what)
         height, width = self._sides(20, 24)
         generator = torch.Generator().manual_seed(0)
         self.picture = torch.rand(1, self.model.input_channels, height, width, generator=generator)

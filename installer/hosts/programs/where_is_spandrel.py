@@ -1,7 +1,9 @@
 """
 Prints, as JSON, this interpreter's version and prefix and which spandrel it would import, without importing it.
 
-``spandrel`` is a folder or null, ``also`` other folders further down the path, ``looked_in`` the path itself.
+``spandrel`` is a folder or null, ``also`` other folders further down the path, ``looked_in`` the path itself, and
+``left_out`` a folder among the user's own packages, where a flag keeps them off the path. ``pip`` and ``ensurepip`` are
+whether it has these, ``managed`` whether its packages are the system's own business (PEP 668).
 """
 
 import sys
@@ -14,8 +16,10 @@ import importlib.util
 import json
 import os
 import platform
+import site
+import sysconfig
 from importlib.machinery import ModuleSpec
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 
 def _package_of(spec: Optional[ModuleSpec]) -> Optional[str]:
@@ -32,6 +36,16 @@ def _is_closed(package: str) -> bool:
     except OSError:
         pass
     return False
+
+
+def _left_out() -> List[str]:
+    package = os.path.join(site.getusersitepackages(), "spandrel")
+    return [package] if sys.flags.no_user_site and os.path.isfile(os.path.join(package, "__init__.py")) else []
+
+
+def _is_managed() -> bool:
+    marker = os.path.join(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED")
+    return sys.prefix == sys.base_prefix and os.path.isfile(marker)
 
 
 def answer() -> Dict[str, Any]:
@@ -51,6 +65,10 @@ def answer() -> Dict[str, Any]:
         "prefix": sys.prefix,
         "spandrel": found,
         "also": others,
+        "left_out": _left_out(),
+        "pip": importlib.util.find_spec("pip") is not None,
+        "ensurepip": importlib.util.find_spec("ensurepip") is not None,
+        "managed": _is_managed(),
         "looked_in": [os.path.abspath(entry) for entry in sys.path],
     }
 

@@ -1,0 +1,161 @@
+"""The steps in which the network of each generation computes an image."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Callable, Dict, List, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..__arch.aether_core import aether
+from ..__arch.fusing import merge_statistics
+from .layers import Body, Branch, Layout, around, kernels_of, pixels_of
+from .team import Step
+from .upsampler import last_steps
+
+
+def steps_of(network: Any, x: Tensor, y: Tensor, layout: Layout) -> List[Step]:
+    """Returns the steps that make an image, (1, out_chans, s*H, s*W), of another, (1, in_chans, H, W)."""
+    return (_june if type(network) is aether else _later)(network, x, y, layout)
+
+
+def _june(network: Any, x: Tensor, y: Tensor, layout: Layout) -> List[Step]:
+    first, shallow, source, target = _begin(network, (x - network.mean) * network.img_range, layout)
+    steps = [first]
+    for block in (block for group in network.layers for block in group):
+        steps.append(_block(functools.partial(_june_branch, block), source, target))
+        source, target = target, source
+    deep = layout.plane(network.conv_first.out_channels, x.dtype, target.memory)
+
+    def finish(top: int, bottom: int) -> None:
+        pixels_of(deep, top, bottom).copy_(network.norm(source.together(top, bottom)))
+
+    def join(top: int, bottom: int) -> None:
+        shallow[:, :, top:bottom] += around(network.conv_after_body, deep, top, bottom)
+
+    def restore(colours: Tensor) -> Tensor:
+        return colours / network.img_range + network.mean
+
+    tail = last_steps(network, network.upsample, shallow, source.memory, restore, y, layout)
+    return [*steps, Step(finish, after_all=True), Step(join), *tail]
+
+
+def _later(network: Any, x: Tensor, y: Tensor, layout: Layout) -> List[Step]:
+    fusion, dtype = network.quant_fusion_layer, x.dtype
+    first, shallow, source, target = _begin(network, x / network.img_range - network.mean, layout)
+    steps, found, start = [first], layout.plane(fusion.fusion_conv.in_channels, dtype), 0
+    made, maps = layout.plane(network.conv_first.out_channels, dtype, target.memory), layout.plane(2, dtype)
+    for stage, conv in zip(network.stages, network.fusion_convs):
+        for block in stage:
+            if block.channel_attn is None and block.spatial_attn is None:
+                steps.append(_block(functools.partial(_later_branch, block), source, target, block.res_scale))
+                source, target = target, source
+            else:
+                steps += _attending_block(block, source, made, maps)
+        steps.append(Step(functools.partial(_find, conv, source, found[:, start : start + conv.out_channels])))
+        start += conv.out_channels
+    deep = layout.plane(network.conv_first.out_channels, dtype, target.memory)
+
+    def finish(top: int, bottom: int) -> None:
+        pixels = network.norm(fusion(found[:, :, top:bottom]))
+        torch.add(pixels, shallow[:, :, top:bottom], out=deep[:, :, top:bottom])
+
+    def join(top: int, bottom: int) -> None:
+        rows = slice(top, bottom)
+        torch.add(around(network.conv_after_body, deep, top, bottom), deep[:, :, rows], out=shallow[:, :, rows])
+
+    def restore(colours: Tensor) -> Tensor:
+        return (colours + network.mean) * network.img_range
+
+    tail = last_steps(network, network.upsample, shallow, source.memory, restore, y, layout)
+    return [*steps, Step(finish, after_all=True), Step(join), *tail]
+
+
+def _begin(network: Any, x: Tensor, layout: Layout) -> Tuple[Step, Tensor, Body, Body]:
+    """The first step, what it makes, that again for the body, and another body for blocks to take turns with."""
+    channels, x = network.conv_first.out_channels, x.contiguous(memory_format=torch.channels_last)
+    shallow, (source, target) = layout.plane(channels, x.dtype), layout.bodies(channels, x.dtype)
+
+    def begin(top: int, bottom: int) -> None:
+        shallow[:, :, top:bottom] = around(network.conv_first, x, top, bottom)
+        source.write(top, bottom).copy_(source.apart(pixels_of(shallow, top, bottom)))
+
+    return Step(begin), shallow, source, target
+
+
+def _june_branch(block: Any) -> Branch:
+    gate, main, out = ((layer.weight, layer.bias) for layer in (block.ffn.fc1_gate, block.ffn.fc1_main, block.ffn.fc2))
+    return Branch(kernels_of(block.conv), block.norm, gate, main, out, F.gelu)
+
+
+def _later_branch(block: Any) -> Branch:
+    kernels = kernels_of(block.conv)
+    norm: Callable[[Tensor], Tensor] = functools.partial(nn.LayerNorm.forward, block.norm)
+    if not isinstance(block.norm, nn.LayerNorm):
+        affine = (block.norm.weight, block.norm.bias)
+        if not block.norm.fused:
+            affine = merge_statistics(*affine, block.norm.running_mean, block.norm.running_var)
+        factor, summand = (each.flatten() for each in affine)
+        kernels, norm = (kernels[0] * factor.view(-1, 1, 1, 1), kernels[1] * factor + summand), _nothing
+    gate, main, out = (
+        (layer.weight, layer.bias) for layer in (block.ffn.conv_gate, block.ffn.conv_main, block.ffn.conv_out)
+    )
+    return Branch(kernels, norm, (gate[0] * block.ffn.temperature, gate[1] * block.ffn.temperature), main, out, F.silu)
+
+
+def _nothing(pixels: Tensor) -> Tensor:
+    return pixels
+
+
+def _block(make: Callable[[], Branch], source: Body, target: Body, res_scale: float = 1.0) -> Step:
+    branch = functools.lru_cache(maxsize=None)(make)  # once for all strips, and gone with the step
+
+    def run(top: int, bottom: int) -> None:
+        before, after = source.pixels(top, bottom), target.write(top, bottom)
+        for part, y in branch().of(source, top, bottom):
+            torch.add(before[:, part], target.apart(y), alpha=res_scale, out=after[:, part])
+
+    return Step(run)
+
+
+def _attending_block(block: Any, source: Body, made: Tensor, maps: Tensor) -> List[Step]:
+    """An attention needs what is made of the whole image; then that is added to the source itself."""
+    branch = functools.lru_cache(maxsize=None)(functools.partial(_later_branch, block))
+    sums: Dict[int, Tensor] = {}
+
+    @functools.lru_cache(maxsize=None)
+    def factors() -> Tensor:
+        means = torch.stack([sums[top] for top in sorted(sums)]).sum(0) / made[0, 0].numel()
+        return block.channel_attn.fc(means.to(made.dtype).view(1, -1, 1, 1)).sigmoid()
+
+    def compute(top: int, bottom: int) -> None:
+        kept = pixels_of(made, top, bottom)
+        for part, y in branch().of(source, top, bottom):
+            kept[part] = y
+        sums[top] = kept.sum(0, dtype=torch.float32)
+
+    def weigh(top: int, bottom: int) -> None:
+        y = made[:, :, top:bottom]
+        if block.channel_attn is not None:
+            y.mul_(factors())
+        if block.spatial_attn is not None:
+            maps[:, :, top:bottom] = torch.cat([y.amax(1, keepdim=True), y.mean(1, keepdim=True)], 1)
+        else:
+            add(top, bottom)
+
+    def look(top: int, bottom: int) -> None:
+        made[:, :, top:bottom].mul_(around(block.spatial_attn.conv, maps, top, bottom, 3).sigmoid_())
+        add(top, bottom)
+
+    def add(top: int, bottom: int) -> None:
+        source.pixels(top, bottom).add_(source.apart(pixels_of(made, top, bottom)), alpha=block.res_scale)
+
+    return [Step(compute), Step(weigh, after_all=True), *([] if block.spatial_attn is None else [Step(look)])]
+
+
+def _find(conv: Any, source: Body, found: Tensor, top: int, bottom: int) -> None:
+    """Keeps what a stage has found for the fusion."""
+    weight = conv.weight.flatten(1)
+    pixels_of(found, top, bottom).copy_(F.linear(source.together(top, bottom), weight, conv.bias))

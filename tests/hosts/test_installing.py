@@ -1,0 +1,79 @@
+"""What is advised to install spandrel with works where it is advised: every command is run as it is printed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from environments import UV_CACHE, Environment, aether_install, aether_json, make_environment, run, script
+from machines import COMFYUI, standalone_python, touch
+
+
+def with_pip(folder: Path) -> Environment:
+    run(sys.executable, "-m", "venv", folder)
+    return Environment(folder)
+
+
+def without_pip(folder: Path) -> Environment:
+    """As uv makes them."""
+    return make_environment(folder, None, borrow=False)
+
+
+def managed_by_the_system(folder: Path) -> Environment:
+    """As Debian's, whose pip refuses (PEP 668)."""
+    made = standalone_python(folder)
+    run(made.python, "-m", "ensurepip")
+    library = made.root / "lib" / Path(sysconfig.get_path("stdlib")).name
+    (library / "EXTERNALLY-MANAGED").write_text("[externally-managed]\nError=Use apt.\n")
+    return made
+
+
+def advised(words: str) -> list[list[str]]:
+    """The commands that a sentence gives, each as words."""
+    return [shlex.split(part) for part in words.split("`")[1::2] if "aether-install" not in part]
+
+
+@pytest.mark.parametrize("make", [with_pip, without_pip, managed_by_the_system])
+@pytest.mark.parametrize("has_uv", [True, False], ids=["with uv", "without uv"])
+def test_the_commands_that_are_advised_work(tmp_path: Path, make: Callable[[Path], Environment], has_uv: bool) -> None:
+    bare = make(tmp_path / "a b")
+    path = f"{script('uv').parent}{os.pathsep}/usr/bin:/bin" if has_uv else "/usr/bin:/bin"
+    around = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("UV_")},
+        "PATH": path,
+        "UV_CACHE_DIR": str(UV_CACHE),
+    }
+    told = aether_install("spandrel", "--python", bare.python, check=False, env=around)
+    assert told.returncode == 1
+    commands = advised(told.stderr)
+    assert commands
+    python = bare.python
+    for command in commands:
+        words = [word.replace("FOLDER", str(tmp_path / "made")) for word in command]
+        # Without what spandrel itself needs, which is gigabytes.
+        words += ["--no-deps"] if "install" in words else []
+        done = subprocess.run(words, env=around, capture_output=True, text=True)
+        assert done.returncode == 0, (words, done.stderr)
+        python = Path(words[0]) if str(tmp_path / "made") in words[0] else python
+    assert aether_json("status", "--python", python)["state"] == "absent", "it is there, and untaught"
+
+
+def test_a_host_without_spandrel_is_advised_what_works_there(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "ComfyUI", *COMFYUI)
+    without_pip(folder / "venv")
+    around = {**os.environ, "HOME": str(tmp_path)}
+    told = aether_install("spandrel", "--host", folder, check=False, env=around).stderr
+    assert "start it once" in told
+    assert f"{folder}/venv/bin/python -m pip" not in told
+    assert advised(told)
+    (folder / "venv").rename(tmp_path / "elsewhere")
+    managed_by_the_system(folder / "venv")
+    told = aether_install("spandrel", "--host", folder, check=False, env=around).stderr
+    assert "start it once" in told
+    assert "pip" not in told

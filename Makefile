@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench dist clean
+.PHONY: demo test test-windows lint bench dist clean
 
 demo: .venv/ready
 	$(BIN)/python examples/demo.py
@@ -11,6 +11,10 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/python tests/old_torch.py
 	$(BIN)/python -m pytest
+
+# On the real CPython of Windows, under Wine; TORCH=1 for what works on models as well.
+test-windows: .venv/ready
+	$(BIN)/python tests/wine/run.py
 
 lint: .venv/ready
 	$(BIN)/ruff check .

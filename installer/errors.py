@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+from .busy import holders, is_busy
+
 
 class AetherInstallError(Exception):
     """
@@ -38,4 +40,8 @@ def explained(error: OSError, place: str | Path = "") -> AetherInstallError:
     what = error.strerror or str(error)
     where = error.filename2 or error.filename or place
     remedy = _REMEDIES.get(error.errno or 0, "fix that and run this again")
+    if is_busy(error) and where and (programs := holders(where)):
+        remedy = (
+            f"close {' and '.join(programs)}, which hold{'s' if len(programs) == 1 else ''} it open, and run this again"
+        )
     return AetherInstallError(f"{where}: {what}; {remedy}" if where else f"{what}; {remedy}")

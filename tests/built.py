@@ -37,7 +37,7 @@ def built() -> Path:
     """A folder with the wheel and ``aether-install.pyz``."""
     digest = hashlib.sha256()
     for name in ("setup.cfg", "installer", "payload"):
-        for path in sorted([REPOSITORY / name, *(REPOSITORY / name).rglob("*")]):
+        for path in sorted([REPOSITORY / name, *(REPOSITORY / name).rglob("*")], key=lambda path: path.as_posix()):
             if path.is_file() and path.suffix != ".pyc":
                 digest.update(path.name.encode() + path.read_bytes())
     CACHE.mkdir(exist_ok=True)
@@ -56,6 +56,11 @@ def built() -> Path:
 def one_file() -> Path:
     """The archive that any Python runs."""
     return built() / "aether-install.pyz"
+
+
+def our_wheel() -> Path:
+    """The wheel."""
+    return next(built().glob("*.whl"))
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ def _runs_programs(folder: Path) -> bool:
     return not os.statvfs(folder).f_flag & os.ST_NOEXEC
 
 
-if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 * GIBIBYTE and _runs_programs(MEMORY):
+if os.name == "posix" and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 * GIBIBYTE and _runs_programs(MEMORY):
     # Temporary folders in memory: nothing waits for a disk to flush.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
@@ -51,7 +52,15 @@ SLOWEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the slowest files first, lest one process works on such a file while the others have none left."""
+    """
+    Puts the slowest files first, lest one process works on such a file while the others have none left.
+
+    On Windows it leaves out what cannot run there.
+    """
+    if sys.platform == "win32":
+        for item in items:
+            for mark in item.iter_markers("not_on_windows"):
+                item.add_marker(pytest.mark.skip(reason=mark.args[0]))
     items.sort(key=lambda item: SLOWEST.index(item.path.stem) if item.path.stem in SLOWEST else len(SLOWEST))
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from work import quietly
 
 from aether_install.tree.commands import install
 from aether_install.tree.layout import Spandrel
@@ -160,14 +161,36 @@ def make_environment(
         borrow: let it import torch and the rest from this environment, after its own packages.
         console: borrow click, rich and what they need as well.
     """
-    environment = {**os.environ, "UV_NO_CONFIG": "1", "UV_CACHE_DIR": str(UV_CACHE)}
-    run(script("uv"), "venv", "--quiet", "--python", sys.executable, root, env=environment)
     made = Environment(root)
+    if has_uv():
+        environment = {**os.environ, "UV_NO_CONFIG": "1", "UV_CACHE_DIR": str(UV_CACHE)}
+        run(script("uv"), "venv", "--quiet", "--python", sys.executable, root, env=environment)
+    else:
+        _lay_out_environment(root)
     if borrow:
         (made.site_packages / "borrowed.pth").write_text(f"{borrowed(console)}\n")
-    if version is not None:
+    if version is not None and has_uv():
         made.uv("install", "--no-deps", wheel(version))
+    elif version is not None:
+        shutil.unpack_archive(wheel(version), made.site_packages, "zip")
     return made
+
+
+def has_uv() -> bool:
+    """Whether uv runs here; under Wine it does not."""
+    return shutil.which("uv", path=script("uv").parent) is not None
+
+
+def _lay_out_environment(root: Path) -> None:
+    """A virtual environment of Windows, as those are laid out that hold a copy of the interpreter."""
+    site_packages = Environment(root).site_packages
+    site_packages.mkdir(parents=True)
+    (root / "Scripts").mkdir()
+    base = Path(sys.base_prefix)
+    for path in (base / "python.exe", *base.glob("*.dll")):
+        shutil.copy(path, root / "Scripts")
+    shutil.copy(find_spec("sitecustomize").origin, site_packages)
+    (root / "pyvenv.cfg").write_text(f"home = {base}\ninclude-system-site-packages = false\n")
 
 
 def copy_spandrel(folder: Path) -> Path:
@@ -182,10 +205,6 @@ def taught_spandrel() -> Path:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     install(Spandrel(copy_spandrel(folder)), progress=quietly)
     return folder
-
-
-def quietly(message: str, *, urgent: bool = False) -> None:
-    """Progress that nobody wants to see."""
 
 
 def snapshot(root: Path, *, bytecode: bool = False) -> Snapshot:

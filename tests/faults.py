@@ -1,6 +1,8 @@
 """
 Kills and faults at every step that a piece of code takes in the file system; kills in a process of their own.
 
+Where processes do not fork, work that is to be killed must be such as can be sent to another process.
+
 The steps are counted, never timed: a profile function sees every call of a C function that can change a file, in the
 order in which they are made, and the run is repeated with something happening before the first, the second, ...
 """
@@ -8,18 +10,21 @@ order in which they are made, and the run is repeated with something happening b
 from __future__ import annotations
 
 import os
+import pickle
 import signal
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import count
-from multiprocessing import get_context
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aether_install.errors import AetherInstallError
+
+if TYPE_CHECKING:
+    from concurrent.futures import ProcessPoolExecutor
 
 _CHANGING = {
     "chmod",
@@ -50,17 +55,23 @@ SUCCEEDED_ANYWAY = 10
 REFUSED = 1
 """Exit status of work that ended with a sentence for the user."""
 
+KILLED = -9
+"""Exit status of a process that was."""
+
 
 def _is_about_files(call: Any) -> bool:
-    return call.__module__ in ("posix", "_io") or type(call.__self__).__module__ == "_io"
+    return call.__module__ in (os.name, "_io") or type(call.__self__).__module__ == "_io"
 
 
 def at_step(number: int, work: Callable[[], None], happen: Callable[[], None]) -> int:
     """
-    Does some work in a forked process, and has something happen before a step of it.
+    Does some work in a process of its own, and has something happen before a step of it.
 
-    Returns the wait status of the process; 0: it was done in fewer steps.
+    Returns the exit status of the process; 0: it was done in fewer steps.
     """
+    if not hasattr(os, "fork"):
+        # What the process outlives needs none of its own, which takes its time to start.
+        return _started(number, work, happen) if happen is kill else fails_at_step(number, work, happen)
     child = os.fork()
     if child == 0:
         status = 2
@@ -70,7 +81,21 @@ def at_step(number: int, work: Callable[[], None], happen: Callable[[], None]) -
             traceback.print_exc()
         finally:
             os._exit(status)
-    return os.waitpid(child, 0)[1]
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _started(number: int, work: Callable[[], None], happen: Callable[[], None]) -> int:
+    program = f"import sys; sys.path[:] = {sys.path!r}; import faults; faults.main()"
+    child = subprocess.run(
+        [sys.executable, "-I", "-S", "-B", "-c", program], input=pickle.dumps((number, work, happen))
+    )
+    return -child.returncode if child.returncode == -KILLED else child.returncode
+
+
+def main() -> None:
+    """What such a process does."""
+    number, work, happen = pickle.load(sys.stdin.buffer)
+    sys.exit(fails_at_step(number, work, happen))
 
 
 def fails_at_step(number: int, work: Callable[[], None], happen: Callable[[], None]) -> int:
@@ -100,7 +125,7 @@ def fails_at_step(number: int, work: Callable[[], None], happen: Callable[[], No
 
 def kill() -> None:
     """Ends this process as nothing can prevent."""
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), getattr(signal, "SIGKILL", -KILLED))
 
 
 def failing_with(code: int) -> Callable[[], None]:
@@ -120,7 +145,7 @@ def at_every_step(prepare: Callable[[], Callable[[], None]], happen: Callable[[]
         prepare: sets the scene anew and returns the work.
 
     Yields:
-        the number of the step and the wait status of the process, once it has ended.
+        the number of the step and the exit status of the process, once it has ended.
     """
     for number in count(1):
         status = at_step(number, prepare(), happen)
@@ -136,4 +161,7 @@ def slim_process() -> ProcessPoolExecutor:
     It imports the modules of those alone. Forking one that has imported torch takes ten times as long, and those that
     run tests have, since they collect the tests of models.
     """
+    from concurrent.futures import ProcessPoolExecutor  # Processes that start for one kill need no such thing.
+    from multiprocessing import get_context
+
     return ProcessPoolExecutor(1, get_context("spawn"))

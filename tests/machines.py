@@ -31,6 +31,19 @@ def note(path: Path, content: object) -> None:
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
 
 
+def at_home_in(home: Path) -> dict[str, str | None]:
+    """How environment variables differ where a folder is home, and nobody's settings but those in it count."""
+    others = (name for name in os.environ if name.startswith(("XDG_", "INVOKEAI", "PINOKIO", "ONEDRIVE")))
+    application_data = {"APPDATA": str(home / "AppData" / "Roaming"), "LOCALAPPDATA": str(home / "AppData" / "Local")}
+    ours = {"USERPROFILE": str(home), **application_data} if os.name == "nt" else {"HOME": str(home)}
+    return {**dict.fromkeys(others), **ours}
+
+
+def environment_in(home: Path) -> dict[str, str]:
+    """All environment variables of a program for which a folder is home."""
+    return {name: value for name, value in {**os.environ, **at_home_in(home)}.items() if value is not None}
+
+
 def standalone_python(root: Path) -> Environment:
     """A Python that is no virtual environment, such as portables ship, and imports the user's own packages too."""
     home = Path(sys.base_prefix)
@@ -51,7 +64,7 @@ WEBUI = ("webui.py", "launch.py", "modules/launch_utils.py", "webui-user.sh", "m
 @dataclass
 class Machine:
     """
-    Applications in a home of their own, on Linux.
+    Applications in a home of their own, of which there are none on a system but those that live on Linux too.
 
     Attributes:
         root: holds the home, and a disk besides.
@@ -70,13 +83,12 @@ class Machine:
     @property
     def variables(self) -> dict[str, str | None]:
         """How environment variables differ where this machine's applications are found, and no others' settings."""
-        others = (name for name in os.environ if name.startswith(("XDG_", "INVOKEAI", "PINOKIO")))
-        return {**dict.fromkeys(others), "HOME": str(self.home)}
+        return at_home_in(self.home)
 
     @property
     def environment(self) -> dict[str, str]:
         """All environment variables of a program that finds this machine's applications."""
-        return {name: value for name, value in {**os.environ, **self.variables}.items() if value is not None}
+        return environment_in(self.home)
 
     def spandrel(self, host: str) -> Path:
         """The folder of an application's spandrel."""
@@ -85,13 +97,16 @@ class Machine:
 
     def python(self, host: str) -> Path:
         """The interpreter of an application."""
-        return Environment(self.spandrel(host).parents[3]).python
+        return Environment(self.spandrel(host).parents[2 if os.name == "nt" else 3]).python
 
 
 def machine_with_fourteen_hosts(root: Path) -> Machine:
     """All kinds that live on Linux, as their installers, launchers and users put them there."""
     home, disk = root / "home", root / "disk"
     settings, data = home / ".config", home / ".local" / "share"
+    if os.name == "nt":
+        settings = data = home / "AppData" / "Roaming"
+    local = home / "AppData" / "Local" if os.name == "nt" else settings
     machine = Machine(root, {}, {})
 
     def host(name: str, folder: Path, version: str, environment: str, *names: str) -> None:
@@ -116,7 +131,7 @@ def machine_with_fourteen_hosts(root: Path) -> Machine:
     note(home / ".pinokio" / "config.json", {"home": str(disk / "pinokio")})
     host("comfyui-3", disk / "work" / "space here" / "ComfyUI", "0.4.2", ".venv", *COMFYUI)
     note(
-        settings / "comfy-cli" / "config.ini",
+        local / "comfy-cli" / "config.ini",
         f"[DEFAULT]\ndefault_workspace = {machine.folders['comfyui-3']}\nrecent_workspace = {disk / 'gone'}\n",
     )
     host("chainner", settings / "chaiNNer", "0.4.1", "python/python")

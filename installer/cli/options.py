@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -27,7 +28,25 @@ class Place(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
             self.fail("the name is empty", param, ctx)
+        if sys.platform == "win32" and isinstance(value, str) and '"' in value:
+            value = self._cut(value, param, ctx)
         return super().convert(value, param, ctx)
+
+    def _cut(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """
+        A name on Windows up to the quotation mark that was meant to end it: a backslash before makes it a part of it.
+
+        Source: https://learn.microsoft.com/en-us/cpp/c-language/parsing-c-command-line-arguments
+        """
+        name, _, rest = value.partition('"')
+        if rest.strip():
+            self.fail(
+                f"after a backslash, the quotation mark after {name} is a part of the name, and so is {rest.strip()}; "
+                f'type "{name}"',
+                param,
+                ctx,
+            )
+        return name
 
 
 def which_spandrel(command: Command) -> Command:

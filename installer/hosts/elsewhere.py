@@ -63,7 +63,7 @@ def run_elsewhere(
             "has torch with --python"
         )
     what = {"module": function.__module__, "function": function.__name__, **_where()}
-    command = command_line(python, "run_elsewhere", [json.dumps(what), *arguments])
+    command = command_line(python, "run_elsewhere", [json.dumps(what), *arguments], heard=False)
     ready()
     with subprocess.Popen(command, env=environment()) as child:
         status = _ended(child)

@@ -147,17 +147,28 @@ def _complaint(python: Sequence[str], question: str, package: Path) -> str | Non
     return (child.stderr or child.stdout).strip() or f"exit status {child.returncode}, without a word"
 
 
-def command_line(python: Sequence[str], question: str, arguments: Sequence[str]) -> list[str]:
+_IN_UTF8 = """
+import sys
+for _stream in (sys.stdout, sys.stderr):
+    if hasattr(_stream, "reconfigure"):
+        _stream.reconfigure(encoding="utf-8")
+"""
+"""An isolated Python, such as an embedded one, heeds no variable that says so."""
+
+
+def command_line(python: Sequence[str], question: str, arguments: Sequence[str], *, heard: bool = True) -> list[str]:
     """
     What runs one of our programs in an interpreter, leaving no bytecode.
 
     Args:
         python: the words that start it.
+        heard: whether we hear what it says, and not the user.
     """
     executable, *flags = python
+    source = f"{_IN_UTF8 if heard else ''}{program(question)}"
     if os.sep in executable or (os.altsep and os.altsep in executable):
         executable = os.path.abspath(executable)
-    return [executable, *flags, "-B", "-c", program(question), *arguments]
+    return [executable, *flags, "-B", "-c", source, *arguments]
 
 
 def own_flags() -> tuple[str, ...]:
@@ -195,7 +206,7 @@ def _ask(
         encoding="utf-8",
         errors="replace",
         stdin=subprocess.DEVNULL,
-        env={**environment(), "PYTHONIOENCODING": "utf-8"},
+        env=environment(),
         timeout=seconds,
     )
 

@@ -46,7 +46,7 @@ def listen(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
-            env={**environment(), "PYTHONIOENCODING": "utf-8"},
+            env=environment(),
             encoding="utf-8",
             errors="replace",
         )

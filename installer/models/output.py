@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
+from ..busy import patiently
 from ..durable import sync_folder
 
 
@@ -64,7 +65,7 @@ def _named(path: Path, temporary: Path, overwrite: bool) -> Iterator[Path]:
         os.fsync(file.fileno())
     if not overwrite and os.path.lexists(path):
         raise FileExistsError(f"{path} exists")
-    os.replace(temporary, path)
+    patiently(lambda: os.replace(temporary, path))
 
 
 @contextmanager

@@ -167,8 +167,8 @@ def _carry_out(found: Outcome, plan: Plan, check: Callable[[], None]) -> Outcome
         except UndoError as undo_error:
             saved = ", ".join(map(str, undo_error.saved)) or "their own names"
             ending = (
-                f"moreover, not everything could be put back ({undo_error.cause}), and originals are kept under "
-                f"{saved}; fix the cause and run this again, which finishes or undoes the rest"
+                f"moreover, not everything could be put back ({explained(undo_error.cause)}), and originals are kept "
+                f"under {saved}; running this again finishes or undoes the rest"
             )
         else:
             if not isinstance(error, AetherInstallError | OSError):

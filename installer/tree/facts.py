@@ -10,6 +10,7 @@ from pathlib import Path
 from ..shipped import ARCHITECTURE
 from . import record
 from .bytecode import cache_of, compiled_from, is_hash_based, source_of
+from .files import read_file
 from .layout import KEPT_SUFFIX, NEW_SUFFIX, UNDO_SUFFIX, Spandrel, kept_name
 from .manifest import MANIFEST_NAME, Manifest, Payload
 
@@ -68,7 +69,7 @@ def read_facts(spandrel: Spandrel, shipped: Payload) -> Facts:
     all_records = {path: data for info in dist_infos if (data := _read(path := info / "RECORD")) is not None}
     records = {path: data for path, data in all_records.items() if row in record.rows(data)}
 
-    of_registry = {path: path.read_bytes() for path in compiled_from(spandrel.registry)}
+    of_registry = {path: read_file(path) for path in compiled_from(spandrel.registry)}
     places = [
         spandrel.registry,
         *(info / "RECORD" for info in dist_infos),
@@ -107,7 +108,7 @@ def read_facts(spandrel: Spandrel, shipped: Payload) -> Facts:
 def _read(path: Path) -> bytes | None:
     try:
         # A pipe would be waited for.
-        return path.read_bytes() if stat.S_ISREG(path.stat().st_mode) else None
+        return read_file(path) if stat.S_ISREG(path.stat().st_mode) else None
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
 

@@ -15,7 +15,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ..durable import sync_folder
-from .files import copy_owner_and_mode, give_second_name, is_same_file, remove_empty_folder, write_file
+from .files import (
+    copy_owner_and_mode,
+    give_second_name,
+    is_same_file,
+    remove_empty_folder,
+    remove_file,
+    rename,
+    write_file,
+)
 from .layout import NEW_SUFFIX, UNDO_SUFFIX, free_name
 from .steps import Discard, Keep, MakeFolder, Put, PutBack, Remove, RemoveFolder, Step
 
@@ -54,27 +62,27 @@ class Transaction:
         match step:
             case Put(path, data, like):
                 new = free_name(path, NEW_SUFFIX)
-                self._undo.append(lambda: new.unlink(missing_ok=True))
-                write_file(new, data, path if path.exists() else like)
+                self._undo.append(lambda: remove_file(new))
+                write_file(new, data, path if path.exists() else like, read_only=path.exists())
                 self._save(path)
-                os.replace(new, path)
+                rename(new, path)
             case Keep(path, name):
                 new = free_name(name, NEW_SUFFIX)
-                self._undo.append(lambda: new.unlink(missing_ok=True))
+                self._undo.append(lambda: remove_file(new))
                 give_second_name(path, new)
                 self._save(name)
-                _rename(new, name)
+                rename(new, name)
             case PutBack(name, path) if is_same_file(name, path):
                 # Renaming a file onto itself would leave both names.
                 self._undo.append(lambda: None if os.path.lexists(name) else give_second_name(path, name))
-                name.unlink()
+                remove_file(name)
             case PutBack(name, path):
                 self._save(path)
                 self._undo.append(lambda: None if os.path.lexists(name) else give_second_name(path, name))
-                os.replace(name, path)
+                rename(name, path)
             case Remove(path):
                 self._save(path)
-                path.unlink()
+                remove_file(path)
             case Discard(path):
                 self._rubbish.append(path)
             case MakeFolder(path, like):
@@ -85,13 +93,13 @@ class Transaction:
     def _save(self, path: Path) -> None:
         """Gives what is in a place a second name, to swap it back from."""
         if not os.path.lexists(path):
-            self._undo.append(lambda: path.unlink(missing_ok=True))
+            self._undo.append(lambda: remove_file(path))
             return
         undo = free_name(path, UNDO_SUFFIX)
         self._saved.append(undo)
-        self._undo.append(lambda: undo.unlink(missing_ok=True))
+        self._undo.append(lambda: remove_file(undo))
         give_second_name(path, undo)
-        self._undo.append(lambda: _rename(undo, path))
+        self._undo.append(lambda: rename(undo, path))
 
     def _make_folder(self, path: Path, like: Path) -> None:
         if path.is_dir():
@@ -107,7 +115,7 @@ class Transaction:
         Returns what could not be removed, which harms nobody and is rubbish to the next run.
         """
         files = [path for path in (*self._rubbish, *self._saved) if os.path.lexists(path)]
-        removals: list[tuple[Path, Callable[[Path], None]]] = [(path, Path.unlink) for path in files]
+        removals: list[tuple[Path, Callable[[Path], None]]] = [(path, remove_file) for path in files]
         removals += [(folder, remove_empty_folder) for folder in self._folders_to_remove]
         left: list[Path] = []
         for path, remove in removals:
@@ -137,10 +145,3 @@ class Transaction:
     def _make_durable(self) -> None:
         for folder in self._touched:
             sync_folder(folder)
-
-
-def _rename(name: Path, path: Path) -> None:
-    if is_same_file(name, path):
-        name.unlink()  # Renaming a file onto itself would leave both names.
-    else:
-        os.replace(name, path)

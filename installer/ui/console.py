@@ -8,6 +8,7 @@ JSON object. Rich is imported only where it draws something.
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..errors import AetherInstallError
+from ..prompt import for_powershell, typed
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -118,7 +120,8 @@ class Console:
             if error.details:
                 print(_indented(error.details), file=sys.stderr)
         if self._as_json and final:
-            _print_json(self._described(error))
+            with _perhaps_unheard():
+                _print_json(self._described(error))
 
     def _described(self, error: AetherInstallError) -> dict[str, Any]:
         if not self._about_spandrel:
@@ -152,18 +155,25 @@ def _perhaps_unheard() -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
+        if not is_unheard(error):
+            raise
         # Python flushes it once more at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def is_unheard(error: BaseException | None) -> bool:
+    """Whether writing failed since the reader has gone, which C's library on Windows has no error of its own for."""
+    is_invalid = isinstance(error, OSError) and (error.errno, error.filename) == (errno.EINVAL, None)
+    return isinstance(error, BrokenPipeError) or (sys.platform == "win32" and is_invalid)
 
 
 def _as_called(text: str) -> str:
     """A sentence whose commands begin as this one did: the one file is run by a Python, and has no command."""
     archive = getattr(__spec__.loader, "archive", "") if __spec__ else ""
-    if os.path.abspath(archive) != os.path.abspath(sys.argv[0]):
-        return text
-    started = " ".join(f'"{part}"' if " " in part else part for part in (sys.orig_argv[0], sys.argv[0]))
-    return text.replace("`aether-install ", f"`{started} ")
+    if os.path.abspath(archive) == os.path.abspath(sys.argv[0]):
+        text = text.replace("`aether-install ", f"`{typed([sys.orig_argv[0], sys.argv[0]])} ")
+    return for_powershell(text)
 
 
 def _draws_on(stream: TextIO) -> bool:

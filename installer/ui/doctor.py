@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..prompt import typed
+from ..prompt import as_options, typed
 from .tree import state_advice
-from .view import View, as_options, without_marks
+from .view import View, without_marks
 
 if TYPE_CHECKING:
     from ..hosts.doctor import Diagnosis, Step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -306,6 +307,8 @@ def _place(host: Host) -> str:
 
 def _short(path: Path) -> str:
     home = os.path.expanduser("~")
+    if sys.platform == "win32":  # where neither prompts nor the Explorer know a name for it
+        return str(path)
     return f"~{os.sep}{path.relative_to(home)}" if path.is_relative_to(home) and str(path) != home else str(path)
 
 

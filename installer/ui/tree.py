@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..prompt import as_options
 from ..tree.commands import TreeError, status
 from ..tree.foreign import foreign
 from ..tree.manifest import shipped_payload
 from ..tree.plan import Change, Plan
 from ..tree.state import State, edited_files
 from ..tree.steps import Put, PutBack
-from .view import View, as_options
+from .view import View
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-from ..prompt import typed
-
-
-def as_options(words: Sequence[str]) -> str:
-    """Options as they go into a command that is shown: typed, after a space, if there are any."""
-    return f" {typed(words)}" if words else ""
 
 
 def without_marks(text: str) -> str:

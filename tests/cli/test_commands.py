@@ -102,6 +102,8 @@ def test_what_is_done_is_done_even_if_it_cannot_be_told(tree: Path, tmp_path: Pa
         environment = {**os.environ, "PYTHONIOENCODING": code}
         aether_install(command, "--target", folder, env=environment, encoding=code)
         assert Tree(folder).state == state
+    if os.name == "nt":
+        return
     without_streams = ["sh", "-c", 'exec "$0" "$@" >&- 2>&-', script("aether-install")]
     assert subprocess.run([*without_streams, "spandrel", "--target", folder]).returncode == 0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -14,12 +13,12 @@ import pytest
 from environments import script
 from trees import Tree
 
-from aether_install.prompt import typed
+from aether_install.prompt import for_powershell, typed
 
 
 def on_terminal(*arguments: str | Path, **environment: str) -> tuple[int, str]:
     """Runs the real command on a terminal of its own, and returns its exit status and what was shown there."""
-    terminal, end = pty.openpty()
+    terminal, end = os.openpty()
     command = [script("aether-install"), *arguments]
     with subprocess.Popen(command, stdout=end, stderr=end, env={**os.environ, **environment}) as process:
         os.close(end)
@@ -33,6 +32,7 @@ def on_terminal(*arguments: str | Path, **environment: str) -> tuple[int, str]:
     return process.returncode, shown.decode()
 
 
+@pytest.mark.not_on_windows("there are no terminals that a program can make")
 @pytest.mark.parametrize("setting", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
 def test_progress_is_plain_lines_where_nothing_can_be_drawn(setting: dict[str, str]) -> None:
     status, shown = on_terminal("status", "--python", sys.executable, **setting)
@@ -41,6 +41,7 @@ def test_progress_is_plain_lines_where_nothing_can_be_drawn(setting: dict[str, s
     assert "\x1b" not in shown
 
 
+@pytest.mark.not_on_windows("there are no terminals that a program can make")
 def test_a_terminal_of_few_letters_gets_a_table_all_the_same(tree: Path) -> None:
     Tree(tree).install()
     status, shown = on_terminal("status", "--target", tree, TERM="xterm", PYTHONIOENCODING="cp1252")
@@ -83,7 +84,9 @@ def test_a_mistake_of_the_program_is_told_in_a_sentence_and_noted_in_a_file(tree
             (log,) = folder.iterdir()
             assert str(log) == found.group(1)
             text = log.read_text()
-            assert all(part in text for part in ("Traceback", "ZeroDivisionError", sys.executable, str(tree)))
+            assert all(
+                part in text for part in ("Traceback", "ZeroDivisionError", sys.executable, ascii(str(tree))[1:-1])
+            )
         else:
             Path(found.group(1)).unlink()
 
@@ -92,3 +95,18 @@ def test_advice_is_typed_as_each_system_takes_it() -> None:
     words = ["--host", "C:\\My Apps\\ComfyUI"]
     assert typed(words, windows=True) == '--host "C:\\My Apps\\ComfyUI"'
     assert typed(words, windows=False) == "--host 'C:\\My Apps\\ComfyUI'"
+
+
+def test_what_cmd_and_powershell_read_as_more_than_a_name_is_quoted() -> None:
+    for name in ("R&D", "a;b", "50%", "it's", "(x86)", "a,b", "{x}", "@home", "#1", "a^b", "", "~\\x", "$x", "a`b"):
+        assert typed([name], windows=True) == f'"{name}"'
+    for name in ("C:\\ComfyUI", "python_embeded\\python.exe", "--model_path=x", "übér", "日本"):
+        assert typed([name], windows=True) == name
+    assert typed(["C:\\My Apps\\", "x"], windows=True) == '"C:\\My Apps\\\\" x', "a backslash before a mark"
+
+
+def test_powershell_is_told_to_run_a_program_whose_name_is_quoted() -> None:
+    program = '"C:\\My Apps\\python.exe" -m pip'
+    assert for_powershell(f"Type `{program}`.", windows=True) == f"Type `{program}` (in PowerShell `& {program}`)."
+    assert for_powershell("Type `python -m pip`.", windows=True) == "Type `python -m pip`."
+    assert for_powershell(f"Type `{program}`.", windows=False) == f"Type `{program}`."

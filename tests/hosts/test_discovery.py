@@ -17,11 +17,13 @@ import in_process
 import pytest
 from applications import in_readme
 from environments import REPOSITORY, Snapshot, aether_install, aether_json, make_environment
-from machines import COMFYUI, Machine, machine_with_fourteen_hosts, touch
+from machines import COMFYUI, Machine, environment_in, machine_with_fourteen_hosts, touch
 
 from aether_install.hosts.discovery import Discovery, discover
 from aether_install.hosts.selection import locate_host, resolve
-from aether_install.hosts.system import System
+from aether_install.hosts.system import Platform, System
+
+PLATFORM: Platform = "windows" if os.name == "nt" else "linux"
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +72,7 @@ def running(
 
 @pytest.fixture(scope="module")
 def system(machine: Machine) -> System:
-    return System("linux", machine.environment, machine.home)
+    return System(PLATFORM, machine.environment, machine.home)
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +174,7 @@ def test_a_host_is_taught_by_its_own_python(machine: Machine, command: Callable[
     assert f"{machine.python('invokeai')} cannot run AetherNet" in refused["error"], "which it alone cannot"
 
 
+@pytest.mark.not_on_windows("the interpreter of an environment is no link")
 def test_one_that_fails_stops_none_of_the_others(machine: Machine, command: Callable[..., Any]) -> None:
     registry = machine.spandrel("comfyui-4") / "__helpers" / "main_registry.py"
     python, source = machine.python("reforge"), registry.read_bytes()
@@ -211,6 +214,7 @@ def test_running_hosts_are_told_to_be_restarted(machine: Machine, command: Calla
     assert not any(host["running"] for host in command("hosts")["hosts"])
 
 
+@pytest.mark.not_on_windows("Wine tells no command line of another process")
 def test_a_host_that_runs_since_before_it_was_taught_is_not_said_to_load_anything(
     machine: Machine, command: Callable[..., Any]
 ) -> None:
@@ -239,6 +243,7 @@ def test_a_host_that_runs_since_before_it_was_taught_is_not_said_to_load_anythin
     command("uninstall", "--all")
 
 
+@pytest.mark.not_on_windows("Wine tells no command line of another process")
 def test_a_running_host_is_found_wherever_it_lives(
     machine: Machine, command: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -284,6 +289,8 @@ def test_searching_changes_no_id(machine: Machine, command: Callable[..., Any], 
     assert len(command("hosts", "--search", tmp_path / "nothing")["hosts"]) == len(before)
     shown = aether_install("hosts", "--search", folder, env=machine.environment).stdout
     assert f"{folder}" in shown
+    if os.name == "nt":
+        return  # An environment is no link there.
     (folder / "venv").symlink_to(machine.folders["comfyui-4"] / "venv")
     assert command("spandrel", "--host", folder, "--no-verify")["used_by"] == ["comfyui-4", new]
     assert command("uninstall", "--host", folder)["host"] == new
@@ -301,7 +308,7 @@ def test_what_cannot_be_meant_is_told(machine: Machine, command: Callable[..., A
         assert aether_install("status", *options, env=machine.environment, check=False).returncode == 2
     results = command("status", "--host", "forge", "--host", "nonsense")["results"]
     assert [("error" in result, result["host"]) for result in results] == [(False, "forge"), (True, "nonsense")]
-    nobody = {**machine.environment, "HOME": str(tmp_path)}
+    nobody = environment_in(tmp_path)
     nothing = aether_install("status", "--all", "--json", env=nobody, check=False)
     assert (nothing.returncode, json.loads(nothing.stdout)["results"]) == (1, [])
     assert "--host" in nothing.stderr
@@ -336,7 +343,10 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+NO_PIPES = pytest.mark.not_on_windows("there are no named pipes")
+
+
+@pytest.mark.parametrize("damage", [pytest.param(name, marks=[NO_PIPES] * (name == "a pipe")) for name in DAMAGES])
 def test_configuration_files_in_any_condition_cost_no_other_host(
     machine: Machine, system: System, found: Discovery, tmp_path: Path, damage: str
 ) -> None:
@@ -349,12 +359,16 @@ def test_configuration_files_in_any_condition_cost_no_other_host(
     assert len(files) >= 6
     for path in files:
         DAMAGES[damage](path)
-    hosts = discover(system=System("linux", {}, home)).hosts
+    hosts = discover(system=System(PLATFORM, {}, home)).hosts
     known_by_place = {host.folder for host in found.hosts if host.folder.is_relative_to(machine.home)}
     moved = {home / folder.relative_to(machine.home) for folder in known_by_place}
-    assert {host.folder for host in hosts} >= moved - {home / ".config" / "chaiNNer"}
+    assert {host.folder for host in hosts} >= moved - {
+        home / ".config" / "chaiNNer",
+        home / "AppData" / "Roaming" / "chaiNNer",
+    }
 
 
+@pytest.mark.not_on_windows("there are no named pipes, and no folders that nobody may read")
 def test_folders_that_lead_in_circles_or_may_not_be_read_are_passed(tmp_path: Path) -> None:
     folder = touch(tmp_path / "home" / "ComfyUI", *COMFYUI)
     (tmp_path / "home" / "again").symlink_to(tmp_path / "home")
@@ -369,18 +383,23 @@ def test_folders_that_lead_in_circles_or_may_not_be_read_are_passed(tmp_path: Pa
     assert {host.state for host in hosts} == {"missing"}
 
 
+@pytest.mark.not_on_windows("a shell script is no interpreter")
 def test_nothing_of_a_host_is_run(tmp_path: Path) -> None:
     folder = touch(tmp_path / "home" / "ComfyUI", *COMFYUI, "venv/bin/python", "venv/lib/python3.12/site-packages/")
     (folder / "venv" / "bin" / "python").write_text(f"#!/bin/sh\ntouch {tmp_path / 'was-run'}\n")
     (folder / "venv" / "bin" / "python").chmod(0o755)
-    (host,) = aether_json("hosts", env={**os.environ, "HOME": str(tmp_path / "home")})["hosts"]
-    assert (host["spandrel"], host["state"], host["python"]) == (None, "missing", f"{folder}/venv/bin/python")
+    (host,) = aether_json("hosts", env=environment_in(tmp_path / "home"))["hosts"]
+    assert (host["spandrel"], host["state"], host["python"]) == (
+        None,
+        "missing",
+        str(folder / "venv" / "bin" / "python"),
+    )
     assert not (tmp_path / "was-run").exists()
 
 
 def test_what_could_use_no_model_anyhow_does_not_fail_for_want_of_a_spandrel(tmp_path: Path) -> None:
     folder = touch(tmp_path / "sdnext", "webui.py", "installer.py", "venv/bin/python")
-    environment = {**os.environ, "HOME": str(tmp_path)}
+    environment = environment_in(tmp_path)
     for host, is_asked_for in (("--all", False), (f"--host={folder}", True)):
         told = aether_install("spandrel", host, "--no-verify", "--json", env=environment, check=False)
         assert told.returncode == 1, "nothing was taught"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import pty
 import runpy
 import shlex
 import shutil
@@ -180,7 +179,7 @@ def test_a_slow_interpreter_is_seen_to_be_asked(environment: Environment, tmp_pa
     slow = tmp_path / "python"
     slow.write_text(f'#!/bin/sh\nsleep 1\nexec {environment.python} "$@"\n')
     slow.chmod(0o755)
-    ours, theirs = pty.openpty()
+    ours, theirs = os.openpty()
     shell = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm"}
     subprocess.run(
         [script("aether-install"), "status", "--python", slow], stdout=subprocess.PIPE, stderr=theirs, env=shell

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from environments import REPOSITORY, SITE_PACKAGES, Environment, make_environment
-from machines import COMFYUI, touch
+from machines import COMFYUI, environment_in, touch
 
 
 def with_aether_install(environment: Environment) -> Environment:
-    """Puts this aether-install and what it needs into an environment, as links."""
+    """Puts this aether-install and what it needs into an environment, as links but on Windows."""
+    if os.name == "nt":
+        for name in ("aether_install", "click", "colorama", "rich", "markdown_it", "mdurl", "pygments"):
+            shutil.copytree(SITE_PACKAGES / name, environment.site_packages / name)
+        return environment
     package = environment.site_packages / "aether_install"
     package.mkdir()
     for path in (REPOSITORY / "installer").iterdir():
@@ -36,8 +41,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(home: Path, environment: Environment, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [environment.python, "-B", "-m", "aether_install", *arguments]
-    variables = {**os.environ, "HOME": str(home)}
-    return subprocess.run(command, capture_output=True, text=True, env=variables, cwd=home)
+    return subprocess.run(command, capture_output=True, text=True, env=environment_in(home), cwd=home)
 
 
 def test_a_spandrel_that_no_application_uses_is_no_success(home: Path, tmp_path: Path) -> None:

@@ -11,25 +11,18 @@ from typing import Any
 
 import in_process
 import pytest
-from environments import aether_install, make_environment, run, script
-from machines import COMFYUI, touch
-
-
-def variables(home: Path) -> dict[str, str]:
-    """Environment variables under which a folder is home."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
-    return {**kept, "HOME": str(home)}
+from environments import Environment, aether_install, make_environment, run, script
+from machines import COMFYUI, at_home_in, environment_in, touch
 
 
 def in_home(home: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """The command, where a folder is home."""
-    others = (name for name in os.environ if name.startswith("XDG_"))
-    return in_process.aether_install(*arguments, check=False, env={**dict.fromkeys(others), "HOME": str(home)})
+    return in_process.aether_install(*arguments, check=False, env=at_home_in(home))
 
 
 def handed_on(home: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """The real command, which hands its own arguments on to another Python."""
-    return aether_install(*arguments, check=False, env=variables(home), cwd=home)
+    return aether_install(*arguments, check=False, env=environment_in(home), cwd=home)
 
 
 def in_json(home: Path, *arguments: str | Path) -> Any:
@@ -69,6 +62,7 @@ def dying_of(venv: Path, name: str) -> Path:
     return venv / "bin" / "python"
 
 
+@pytest.mark.not_on_windows("processes do not die of signals")
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV"])
 def test_a_python_that_dies_at_work_is_told_of(tmp_path: Path, name: str) -> None:
     python = dying_of(tmp_path / "venv", name)
@@ -86,16 +80,19 @@ def test_a_folder_stands_for_its_python_everywhere(home: Path) -> None:
     model = touch(home, "model.pth") / "model.pth"
     for folder in (home / "ComfyUI", home / "ComfyUI" / "venv"):
         looked = in_json(home, "doctor", "--python", folder)
-        assert looked["python"] == str(home / "ComfyUI" / "venv" / "bin" / "python")
+        assert looked["python"] == str(Environment(home / "ComfyUI" / "venv").python)
         for command in (("inspect", model), ("fuse", "--model_path", model, "--output_path", home / "fused.pth")):
             told = handed_on(home, *command, "--python", folder)
-            assert "venv/bin/python has no torch" in told.stderr, "it was started"
+            assert f"{Environment(home / 'ComfyUI' / 'venv').python} has no torch" in told.stderr, "it was started"
     nothing = touch(home, "nothing/") / "nothing"
     for command in (("doctor",), ("inspect", model)):
         assert "no environment of Python" in in_home(home, *command, "--python", nothing).stderr
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may read anything")
+@pytest.mark.not_on_windows("no mode keeps a folder from being read")
+@pytest.mark.skipif(
+    os.name == "posix" and os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may read anything"
+)
 def test_a_spandrel_that_may_not_be_read_is_not_called_missing(home: Path) -> None:
     (package,) = home.glob("ComfyUI/venv/lib/*/site-packages/spandrel")
     # Still the owner, but no longer above all modes.
@@ -103,7 +100,7 @@ def test_a_spandrel_that_may_not_be_read_is_not_called_missing(home: Path) -> No
 
     def told(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         command = [*powerless, script("aether-install"), *arguments]
-        return run(*command, check=False, env=variables(home), cwd=home)
+        return run(*command, check=False, env=environment_in(home), cwd=home)
 
     package.chmod(0)
     try:
@@ -121,6 +118,7 @@ def test_a_spandrel_that_may_not_be_read_is_not_called_missing(home: Path) -> No
         package.chmod(0o755)
 
 
+@pytest.mark.not_on_windows("a shell script is no interpreter")
 def test_the_state_is_told_of_what_failed_too(home: Path) -> None:
     python = home / "ComfyUI" / "venv" / "bin" / "python"
     in_home(home, "spandrel", "--all", "--no-verify")

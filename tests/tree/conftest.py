@@ -1,17 +1,11 @@
-"""What these tests work on, and what of them a system cannot run."""
+"""What these tests work on."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 from trees import Tree
-
-# They fork, kill by signals, link symbolically, or impose on others the rules that hold there anyway.
-POSIX = ["test_histories.py", "test_interruption.py", "test_package_managers.py", "test_windows_rules.py"]
-
-collect_ignore = POSIX if sys.platform == "win32" else []
 
 
 @pytest.fixture

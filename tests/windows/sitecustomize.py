@@ -22,6 +22,7 @@ import sys
 from _thread import _local
 from contextlib import suppress
 
+ACCESS_DENIED, SHARING_VIOLATION = 5, 32
 HELD = "The process cannot access the file because it is being used by another process"
 
 _stat, _listdir, _readlink, _open = os.stat, os.listdir, os.readlink, open
@@ -83,19 +84,21 @@ def _is_held(path, kinds):
     return False
 
 
-def _refuse(code, why, *paths):
-    raise OSError(code, why, paths[0], None, *paths[1:])
+def _refuse(code, why, *paths, winerror=None):
+    error = OSError(code, why, paths[0], None, *paths[1:])
+    error.winerror = winerror  # by which programs know there what happened
+    raise error
 
 
 def _check_not_held(path, kinds=(_opened, _mapped)):
     if not os.path.islink(path) and _is_held(path, kinds):
-        _refuse(errno.EACCES, HELD, path)
+        _refuse(errno.EACCES, HELD, path, winerror=SHARING_VIOLATION)
 
 
 def _check_removable(path):
     _check_not_held(path)
     if os.path.isfile(path) and not os.path.islink(path) and not _stat(path).st_mode & 0o200:
-        _refuse(errno.EACCES, "Access is denied", path)
+        _refuse(errno.EACCES, "Access is denied", path, winerror=ACCESS_DENIED)
 
 
 def _check_name(path):

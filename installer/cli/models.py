@@ -14,11 +14,12 @@ from ..ui.console import Console
 from . import options
 from .boundary import Boundary
 
+DTYPES = ("float32", "float16", "bfloat16")
 VARIANTS = ("mobile", "tiny", "small", "medium", "large", "pro", "extreme")
 """The names of sizes of any generation, which are the networks' own and repeated here lest --help import torch."""
 
 
-@click.command(short_help="Merge the two kernels of each block into one.")
+@click.command(short_help="Merge the two kernels of each block into one; write ONNX, half precision.")
 @click.option(
     "--model_path",
     "models",
@@ -30,11 +31,21 @@ VARIANTS = ("mobile", "tiny", "small", "medium", "large", "pro", "extreme")
 )
 @click.option(
     "--output_path",
-    "output",
+    "outputs",
     metavar="FILE",
     required=True,
+    multiple=True,
     type=options.Place(str),
-    help="Where to write the fused model, .pth or .safetensors; for several models, a folder.",
+    help="Where to write the fused model: .pth, .safetensors or .onnx; given several times, all are written. For "
+    "several models, a folder.",
+)
+@click.option(
+    "--dtype",
+    "dtypes",
+    multiple=True,
+    type=click.Choice(DTYPES),
+    metavar="DTYPE",
+    help="float32, float16 or bfloat16; the model's own if left out. Once for all outputs, or once for each, in order.",
 )
 @click.option(
     "--model_type",
@@ -51,39 +62,54 @@ VARIANTS = ("mobile", "tiny", "small", "medium", "large", "pro", "extreme")
 @options.as_json
 def fuse(
     models: tuple[Path, ...],
-    output: str,
+    outputs: tuple[str, ...],
     no_verify: bool,
     python: str | None,
     host: str | None,
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """
+    r"""
     Merge the large and the small kernel of each block of a model.
 
     The result makes the same picture from one kernel where training had two: a smaller file, in the form that every
     loader takes. On a CPU that saves next to no time, since the network merges its kernels there by itself; on GPUs it
     has not been measured.
 
-    What the file states and no application can see (img_range, res_scale) is folded into the weights. A model that is
-    fused already is written only if it needs that, or if its file is one that spandrel refuses.
+    What the file states and no application can see (img_range, res_scale) is folded into the weights, and whatever is
+    no weights is left out. A model that is fused already is written only if it needs that, or in another form than it
+    has.
+
+    ONNX (.onnx, float32 or float16) takes any batch, height and width, and is compared with the model in ONNX Runtime,
+    where that is installed. A whole release in one go:
+
+    \b
+      aether-install fuse --model_path net_g.pth \
+        --output_path 2x.safetensors --dtype float32 \
+        --output_path 2x_fp16.onnx --dtype float16
     """
     with Boundary(Console(as_json, about_spandrel=False)) as console:
         _start_torch(console, python, host)
-        from ..models import fuse as command
+        from ..models.batch import fuse_all, output_in
+        from ..models.fuse import Options
+        from ..models.fuse import fuse as fuse_one
         from ..ui.models import batch_view, fuse_view
 
-        options = command.Options(verify=not no_verify, **settings)
-        path = Path(output)
+        how = Options(verify=not no_verify, **settings)
+        paths = [Path(output) for output in outputs]
         if len(models) > 1 or models[0].is_dir():
-            batch = command.fuse_all(models, path, options, console.progress)
+            if len(paths) > 1 or len(how.dtypes) > 1:
+                raise click.UsageError("several models are written into one folder, in one form: name one of each")
+            batch = fuse_all(models, paths[0], how, console.progress)
             console.show(batch_view(batch))
             for _, error in batch.failed:
                 console.error(error, final=False)
             sys.exit(1 if batch.failed else 0)
-        if path.is_dir() or output.endswith(("/", os.sep)):
-            path = command.output_in(path, models[0])
-        console.show(fuse_view(command.fuse(models[0], path, options, console.progress)))
+        files = [
+            output_in(path, models[0]) if path.is_dir() or output.endswith(("/", os.sep)) else path
+            for path, output in zip(paths, outputs, strict=True)
+        ]
+        console.show(fuse_view(fuse_one(models[0], files, how, console.progress)))
 
 
 @click.command()

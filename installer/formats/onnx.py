@@ -1,6 +1,8 @@
 """
 Reads of an ONNX file what it says of its network, without the package onnx: names and shapes, and no weights.
 
+And writes what is noted in one.
+
 The format is a protocol buffer: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 """
 
@@ -8,8 +10,8 @@ from __future__ import annotations
 
 import mmap
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,12 +52,14 @@ class Onnx:
         shapes: of the weights, by their names.
         dtypes: of the weights.
         scale: by how much the graph enlarges; None if it does not tell.
+        opset: the version of the operators; None if it does not tell.
     """
 
     metadata: dict[str, str] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     dtypes: frozenset[str] = frozenset()
     scale: int | None = None
+    opset: int | None = None
 
     @property
     def generation(self) -> str | None:
@@ -185,7 +189,9 @@ def read_onnx(path: Path) -> Onnx | None:
             if len(version) != 1 or not 1 <= version[0] < 1000 or len(graphs) != 1 or parts[0].number != 1:
                 return None
             metadata = dict(_entry(message, part.content) for part in parts if part.number == 14)
-            return _graph(message, graphs[0], metadata)
+            opsets = (_entry_of_opset(message, part.content) for part in parts if part.number == 8)
+            opset = next((version for domain, version in opsets if domain in ("", "ai.onnx")), None)
+            return replace(_graph(message, graphs[0], metadata), opset=opset)
     except (OSError, ValueError):
         return None
 
@@ -193,6 +199,12 @@ def read_onnx(path: Path) -> Onnx | None:
 def _entry(message: _Message, place: tuple[int, int]) -> tuple[str, str]:
     texts = {part.number: message.text(part.content) for part in message.fields(place)}
     return texts.get(1, ""), texts.get(2, "")
+
+
+def _entry_of_opset(message: _Message, place: tuple[int, int]) -> tuple[str, int | None]:
+    fields = list(message.fields(place))
+    domain = next((message.text(part.content) for part in fields if part.number == 1), "")
+    return domain, next((part.value for part in fields if part.number == 2), None)
 
 
 def _graph(message: _Message, place: tuple[int, int], metadata: dict[str, str]) -> Onnx:
@@ -235,3 +247,21 @@ def _enlarging(message: _Message, place: tuple[int, int]) -> int:
             if any(inner.number == 1 and message.text(inner.content) == "blocksize" for inner in fields):
                 size = next((inner.value for inner in fields if inner.number == 3), 1)
     return size if operator == "DepthToSpace" else 1
+
+
+def metadata_entries(metadata: Mapping[str, str]) -> bytes:
+    """Returns what, at the end of an ONNX model, notes strings by key: its fields may come in any order."""
+    return b"".join(_text_field(14, _text_field(1, key) + _text_field(2, value)) for key, value in metadata.items())
+
+
+def _text_field(number: int, content: str | bytes) -> bytes:
+    encoded = content.encode() if isinstance(content, str) else content
+    return bytes([number << 3 | _TEXT]) + _encoded_varint(len(encoded)) + encoded
+
+
+def _encoded_varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*encoded, value])

@@ -15,6 +15,9 @@ _START = 4096
 _PICKLE_AT_MOST = 2**22
 """Bytes of a pickle that are looked through; its keys come first."""
 
+_SHOWN = 3
+"""Names of what a file holds, at most."""
+
 _MODEL_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors", ".sft", ".bin", ".onnx", ".pkl")
 
 _UNPACK = "unpack it, with 7-Zip for instance, and use the model inside"
@@ -57,6 +60,12 @@ class Recognised(NamedTuple):
     def sentence(self) -> str:
         """Both, to go after a file's name."""
         return f"is {self.what}; {self.remedy}"
+
+
+def few(names: Sequence[str]) -> str:
+    """The first of some names, which a file may have chosen at will, and how many more there are."""
+    shown = ", ".join("".join(letter for letter in name[:60] if letter.isprintable()) for name in names[:_SHOWN])
+    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def recognise(path: Path) -> Recognised | None:
@@ -177,12 +186,8 @@ def _archive(path: Path) -> Recognised | None:
         )
     models = [name for name in names if name.lower().endswith(_MODEL_SUFFIXES)]
     if models:
-        return Recognised(f"a zip archive that holds {_few(models)}", "unpack it and use what is inside")
+        return Recognised(f"a zip archive that holds {few(models)}", "unpack it and use what is inside")
     return Recognised("a zip archive without a model in it", "check that it is the right file")
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _trained(path: Path, start: bytes) -> Recognised | None:

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from ..errors import AetherInstallError
-from ..formats.recognise import Recognised, recognise
-from .unpickle import LEGACY_MAGIC, ForbiddenError, Name, load_archive, load_legacy
+from ..formats.recognise import Recognised, few, recognise
+from .unpickle import LEGACY_MAGIC, ForbiddenError, Name, Pickled, is_skipped, load_archive, load_legacy
 
 PICKLE_SUFFIXES = (".pth", ".pt", ".ckpt")
 SAFETENSORS_SUFFIX = ".safetensors"
@@ -39,6 +39,7 @@ class Checkpoint:
         metadata: strings by key from a safetensors header.
         imports: what a pickle asks its reader to import, as (module, name).
         entries: the names inside a zip archive.
+        skipped: how many objects of each name a pickle holds that are neither weights nor plain values.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class Checkpoint:
     metadata: Mapping[str, str] = field(default_factory=dict)
     imports: frozenset[Name] = frozenset()
     entries: tuple[str, ...] = ()
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
@@ -100,7 +102,7 @@ def undamaged(path: Path) -> Iterator[None]:
         if known:
             raise NoModelError(path, known) from error
         raise AetherInstallError(
-            f"{path} holds {error}, which is no weights, and was not run; get a file of weights alone"
+            f"{path} holds {few([str(error)])}, which is no weights, and was not run; get a file of weights alone"
         ) from error
     except OSError as error:
         if error.errno is None:
@@ -121,10 +123,10 @@ def _damaged(path: Path, error: Exception) -> AetherInstallError:
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """
-    Reads a model file. A pickle that holds anything but weights is refused, and nothing in it is run.
+    Reads a model file. Nothing in a pickle is run, and what is neither weights nor a plain value is skipped.
 
     Raises:
-        AetherInstallError: it is no model file, is damaged, or holds something else than weights.
+        AetherInstallError: it is no model file, is damaged, or would have a program run by those who load it.
     """
     with undamaged(path):
         _check_regular(path)
@@ -136,9 +138,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
             raise AetherInstallError(f"{path} is a PyTorch file and not a safetensors file; rename it to end in .pth")
         if start[:2] == b"PK":
             entries = _check_archive(path)
-            return _pickled(path, *load_archive(path), entries)
+            return _pickled(path, load_archive(path), entries)
         if start == LEGACY_MAGIC:
-            return _pickled(path, *load_legacy(path))
+            return _pickled(path, load_legacy(path))
         # The length of the header, of eight bytes, has zeros among them, which a text has not.
         if start[8:9] == b"{" and b"\0" in start[:8]:
             return _read_safetensors(path)
@@ -177,10 +179,13 @@ def _check_archive(path: Path) -> tuple[str, ...]:
     return names
 
 
-def _pickled(path: Path, content: Any, names: set[Name], entries: tuple[str, ...] = ()) -> Checkpoint:
+def _pickled(path: Path, pickled: Pickled, entries: tuple[str, ...] = ()) -> Checkpoint:
+    content = pickled.content
+    if is_skipped(content):
+        raise ForbiddenError(next(iter(pickled.skipped)))
     if not isinstance(content, Mapping):
         raise AetherInstallError(f"{path} holds a {type(content).__name__}, not the weights of a network")
-    return Checkpoint(path, "pth", content, imports=frozenset(names), entries=entries)
+    return Checkpoint(path, "pth", content, imports=pickled.names, entries=entries, skipped=pickled.skipped)
 
 
 def _read_safetensors(path: Path) -> Checkpoint:

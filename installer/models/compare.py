@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 
 from ..errors import AetherInstallError
+from ..formats.onnx import read_onnx
 from .checkpoint import read_checkpoint
 from .generations import StateDict
 from .identify import Model
@@ -24,6 +26,9 @@ _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 _SMALLEST_SIDE = 16
 
+_ODD_SIZES = ((1, 1, 1), (1, 7, 5), (3, 19, 34))
+"""Images, height, width."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -31,62 +36,155 @@ class Comparison:
     A written model beside the one it was made from.
 
     Attributes:
-        tensors: how many were read back and found to be as they should.
+        tensors: how many were read back; from other files than ONNX, each is as it should be.
         side: of the square image that both were run on, in pixels.
         max_abs_diff: largest difference of any output value.
         output_range: largest minus smallest output value of the original model.
+        seconds: that the written model took for that image, in one thread.
+        runtime: what ran it.
     """
 
     tensors: int
     side: int
     max_abs_diff: float
     output_range: float
+    seconds: float
+    runtime: str
 
 
-def compare(
-    source: Model, arguments: Mapping[str, float], made: StateDict, written: Path, device: torch.device
-) -> Comparison:
+class Original:
     """
-    Reads a written model back and compares it with what it was made from.
+    The model that others are made from, and the pictures that it makes.
 
     Args:
-        source: the original.
+        source: the model.
         arguments: those of its network that leave no trace in the weights, as it was trained.
-        made: the weights that were written.
-        written: the file.
-        device: where the two are run.
-
-    Raises:
-        AetherInstallError: they differ, or the original gives no finite output.
+        device: where it is run.
     """
-    read_back = dict(read_checkpoint(written).content)
-    _check_tensors(source, arguments, made, read_back)
-    dtype = source.weights["conv_first.weight"].dtype
-    # In half precision two right models differ by a step of their last digit, which is more than the weights differ by.
-    computed = torch.promote_types(dtype, torch.float32)
-    generation = source.identity.generation
-    facts = generation.describe(source.identity.parameters)
-    side = max(_SMALLEST_SIDE, facts["lk_kernel"])
-    image = torch.rand(1, facts["in_chans"], side, side, generator=torch.Generator().manual_seed(0))
-    image = image.to(dtype).to(device, computed)
-    with _one_thread(), torch.inference_mode():
-        expected = generation.build(source.weights, computed, **arguments).to(device)(image)
-        got = generation.build(read_back, computed).to(device)(image)
-    if not expected.isfinite().all():
-        raise AetherInstallError(
-            f"{source.identity.path} itself gives no finite output for a test image, so nothing can be compared and "
-            "nothing was written; use --no-verify if that is as it should be"
-        )
-    difference = (got - expected).abs().max().item()
-    output_range = (expected.max() - expected.min()).item()
-    # Where a network has hardly been trained, the range is small beside the values, and so is what they round to.
-    rounding = _ROUNDINGS * torch.finfo(computed).eps * expected.abs().max().item()
-    if not difference <= max(TOLERANCE[dtype] * output_range, rounding):
-        raise AetherInstallError(
-            f"the result differs from {source.identity.path} by {difference:.2g} where outputs span "
-            f"{output_range:.2g}, so it was not written; please report this with the model"
-        )
-    return Comparison(len(made), side, difference, output_range)
+
+    def __init__(self, source: Model, arguments: Mapping[str, float], device: torch.device) -> None:
+        self._source, self._arguments, self._device = source, arguments, device
+        self._path, self._generation = source.identity.path, source.identity.generation
+        facts = self._generation.describe(source.identity.parameters)
+        self._channels, self._side = facts["in_chans"], max(_SMALLEST_SIDE, facts["lk_kernel"])
+        self._dtype = source.weights["conv_first.weight"].dtype
+        # In half precision two right models differ by a step of their last digit, which is more than the weights
+        # differ by.
+        self._computed = torch.promote_types(self._dtype, torch.float32)
+        self._outputs: dict[torch.Size, torch.Tensor] = {}
+
+    def compare(self, made: StateDict, written: Path) -> Comparison:
+        """
+        Reads a written file of weights back, and compares it.
+
+        Args:
+            made: the weights that were written.
+            written: the file.
+
+        Raises:
+            AetherInstallError: they differ, or the original gives no finite output.
+        """
+        read_back = dict(read_checkpoint(written).content)
+        _check_tensors(self._source, self._arguments, made, read_back)
+        image = self._image(1, self._side, self._side)
+        with _one_thread(), torch.inference_mode():
+            self._output(image)  # first, lest the time be that of torch's own start
+            network, given = self._generation.build(read_back, self._computed).to(self._device), image.to(self._device)
+            start = time.perf_counter()
+            output = network(given).cpu()
+            seconds = time.perf_counter() - start
+        return self._judged([(image, output)], made, len(made), seconds, "torch")
+
+    def compare_onnx(self, made: StateDict, written: Path) -> Comparison | None:
+        """
+        The same of an ONNX file, which ONNX Runtime runs on images of several sizes; None where that is not there.
+
+        Raises:
+            AetherInstallError: they differ, ONNX Runtime refuses the file, or the original gives no finite output.
+        """
+        square = self._image(1, self._side, self._side)
+        images = [square, *(self._image(*size) for size in _ODD_SIZES)]
+        try:
+            run = _in_onnxruntime(written)
+            if run is None:
+                return None
+            outputs = [(image, run(image)[1]) for image in images]
+            seconds, _ = run(square)
+        except Exception as error:  # It has many of its own.
+            raise AetherInstallError(
+                f"ONNX Runtime does not run what was made of {self._path}, so it was not written; update onnxruntime, "
+                "or use --no-verify",
+                details=f"{type(error).__name__}: {error}",
+            ) from error
+        known = read_onnx(written)
+        return self._judged(outputs, made, len(known.shapes) if known else 0, seconds, "ONNX Runtime")
+
+    def _image(self, number: int, height: int, width: int) -> torch.Tensor:
+        image = torch.rand(number, self._channels, height, width, generator=torch.Generator().manual_seed(0))
+        return image.to(self._dtype).to(self._computed)
+
+    def _output(self, image: torch.Tensor) -> torch.Tensor:
+        """What the original makes of an image of ours, of which there is one in each size."""
+        if image.shape not in self._outputs:
+            with _one_thread(), torch.inference_mode():
+                network = self._generation.build(self._source.weights, self._computed, **self._arguments)
+                output: torch.Tensor = network.to(self._device)(image.to(self._device))
+            if not output.isfinite().all():
+                raise AetherInstallError(
+                    f"{self._path} itself gives no finite output for a test image, so nothing can be compared and "
+                    "nothing was written; use --no-verify if that is as it should be"
+                )
+            self._outputs[image.shape] = output.cpu()
+        return self._outputs[image.shape]
+
+    def _judged(
+        self,
+        outputs: Sequence[tuple[torch.Tensor, torch.Tensor]],
+        made: StateDict,
+        tensors: int,
+        seconds: float,
+        runtime: str,
+    ) -> Comparison:
+        expected = torch.cat([self._output(image).flatten() for image, _ in outputs])
+        got = torch.cat([output.flatten().cpu() for _, output in outputs])
+        if got.shape != expected.shape:
+            raise AetherInstallError(
+                f"the result makes pictures of another size than {self._path} does, so it was not written; please "
+                "report this with the model"
+            )
+        difference = (got - expected).abs().max().item()
+        output_range = (expected.max() - expected.min()).item()
+        # Where a network has hardly been trained, the range is small beside the values, and so is what they round to.
+        rounding = _ROUNDINGS * torch.finfo(self._computed).eps * expected.abs().max().item()
+        tolerance = max(TOLERANCE[self._dtype], TOLERANCE[made["conv_first.weight"].dtype])
+        if not difference <= max(tolerance * output_range, rounding):
+            raise AetherInstallError(
+                f"the result differs from {self._path} by {difference:.2g} where outputs span "
+                f"{output_range:.2g}, so it was not written; please report this with the model"
+            )
+        return Comparison(tensors, self._side, difference, output_range, seconds, runtime)
+
+
+def _in_onnxruntime(path: Path) -> Callable[[torch.Tensor], tuple[float, torch.Tensor]] | None:
+    """What runs an ONNX file on images, and says how long that took; None where ONNX Runtime is not there."""
+    try:
+        import onnxruntime
+    except Exception:  # It may be there for another version of Python or numpy, which it says in many ways.
+        return None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    takes = session.get_inputs()[0]
+    dtype = torch.float16 if takes.type == "tensor(float16)" else torch.float32
+
+    def run(image: torch.Tensor) -> tuple[float, torch.Tensor]:
+        given = {takes.name: image.to(dtype).numpy()}
+        start = time.perf_counter()
+        (output,) = session.run(None, given)
+        return time.perf_counter() - start, torch.from_numpy(output).float()
+
+    return run
 
 
 def _check_tensors(source: Model, arguments: Mapping[str, float], made: StateDict, read_back: StateDict) -> None:

@@ -1,38 +1,48 @@
-"""The command that merges the kernels of each block in a model file, and what else keeps hosts from using it right."""
+"""The command that merges the kernels of each block of a model, and writes it in the forms in which it is released."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
-from ..errors import AetherInstallError, explained
-from ..formats.recognise import recognise
-from .checkpoint import (
-    PICKLE_SUFFIXES,
-    SAFETENSORS_SUFFIX,
-    SAFETENSORS_SUFFIXES,
-    Checkpoint,
-    NoModelError,
-    read_checkpoint,
-)
-from .compare import TOLERANCE, Comparison, compare
+from ..errors import AetherInstallError
+from . import onnx
+from .checkpoint import read_checkpoint
+from .compare import TOLERANCE, Comparison, Original
+from .forms import ONNX_SUFFIX, OUTPUT_SUFFIXES, Form, converted, forms_of, widened
 from .generations import StateDict
+from .header import header_of
 from .identify import Identity, Model, identify
 from .inspection import forbidden_in_spandrel, is_read_by_torch, misleading_name
 from .output import whole_file
 from .saving import write_weights
 
-OUTPUT_SUFFIXES = (".pth", SAFETENSORS_SUFFIX)
-_MODEL_SUFFIXES = (*PICKLE_SUFFIXES, *SAFETENSORS_SUFFIXES)
-_NESTED = 256
-"""Dicts and lists of dicts and lists that are copied out of a pickle's metadata at most."""
+
+@dataclass(frozen=True)
+class Written:
+    """
+    A file that was written.
+
+    Attributes:
+        path: of it.
+        dtype: of all its weights, or ``mixed``.
+        size: in bytes.
+        vanished: by key, how many weights are too small for the dtype and became zero.
+        comparison: with the source; None if it was skipped, or there is nothing to run an ONNX file.
+    """
+
+    path: Path
+    dtype: str
+    size: int
+    vanished: dict[str, int]
+    comparison: Comparison | None
 
 
 @dataclass(frozen=True)
@@ -42,33 +52,27 @@ class Fused:
 
     Attributes:
         source: the model as it was.
-        output: the file written.
+        written: the files.
         arguments: those that leave no trace in the weights, as the model was trained.
         folded: which of them were folded into the weights.
         fused_layers: number of blocks whose kernels were merged; 0 if that was done before.
         obstacle: why spandrel does not load the file that it was in; None if it does.
+        skipped: how many objects of each name the file held that are no weights, and were left out.
         counts: number of weights before and after.
-        sizes: bytes of the files before and after.
-        comparison: None if it was skipped.
+        size: bytes of the file before.
+        verified: whether the files were to be compared with the source.
     """
 
     source: Identity
-    output: Path
+    written: tuple[Written, ...]
     arguments: dict[str, float]
     folded: dict[str, float]
     fused_layers: int
     obstacle: str | None
+    skipped: Mapping[str, int]
     counts: tuple[int, int]
-    sizes: tuple[int, int]
-    comparison: Comparison | None
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What became of several models: those fused, and those that could not be, with the reason."""
-
-    done: list[Fused]
-    failed: list[tuple[Path, AetherInstallError]]
+    size: int
+    verified: bool
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,8 @@ class Options:
         model_type, upscale, img_range: what the caller knows of the model; an error if the file says otherwise.
         device: where the models are compared; a GPU if there is one.
         force: replace an output that is there.
-        verify: compare the written file with the unfused model, and keep it only if they agree.
+        verify: compare each written file with the unfused model, and keep it only if they agree.
+        dtypes: of the written files: none for those that the model has, one for all files, or one for each.
     """
 
     model_type: str | None = None
@@ -89,6 +94,7 @@ class Options:
     device: str | None = None
     force: bool = False
     verify: bool = True
+    dtypes: Sequence[str] = ()
 
 
 class Progress(Protocol):
@@ -97,145 +103,150 @@ class Progress(Protocol):
     def __call__(self, message: str, *, part: tuple[int, int] | None = None) -> None: ...
 
 
-def fuse_all(models: Sequence[Path], folder: Path, options: Options, progress: Progress) -> Batch:
-    """
-    Fuses several models into a folder, each under its own name; one that cannot be fused does not stop the others.
-
-    Args:
-        models: files, or folders whose model files are meant.
-        folder: made if it is not there.
-        options: for all of them.
-        progress: told about each.
-
-    Raises:
-        AetherInstallError: there is nothing to fuse, or the folder is a file.
-    """
-    files = [file for model in models for file in (_models_in(model) if model.is_dir() else [model])]
-    if not files:
-        for model in models:
-            known = recognise(model)
-            if known:
-                raise NoModelError(model, known)
-        raise AetherInstallError(
-            f"there is no model in {', '.join(map(str, models))}; look for .pth or .safetensors files"
-        )
-    if (folder.exists() and not folder.is_dir()) or (not folder.exists() and folder.suffix.lower() in _MODEL_SUFFIXES):
-        what = "is" if folder.exists() else "is the name of"
-        raise AetherInstallError(f"{folder} {what} a file; with several models --output_path must be a folder")
-    batch = Batch([], [])
-    written_for: dict[str, Path] = {}
-    for number, file in enumerate(files):
-
-        def report(message: str, *, part: tuple[int, int] | None = None, number: int = number) -> None:
-            progress(message, part=part or (number, len(files)))
-
-        output = output_in(folder, file)
-        try:
-            _check_neighbours(output, file, files, written_for)
-            batch.done.append(fuse(file, output, options, report))
-            written_for[os.path.normcase(output)] = file
-        except AetherInstallError as error:
-            batch.failed.append((file, error))
-        except OSError as error:
-            batch.failed.append((file, explained(error, file)))
-    return batch
-
-
-def _check_neighbours(output: Path, model: Path, models: Sequence[Path], written_for: Mapping[str, Path]) -> None:
-    """Refuses to write over another of the models, or over what was just written for another one."""
-    if output.exists() and any(
-        os.path.samefile(output, other) for other in models if other != model and other.exists()
-    ):
-        raise AetherInstallError(
-            f"{model} would become {output}, which is another of the models and is not overwritten; name another folder"
-        )
-    other = written_for.get(os.path.normcase(output))
-    if other is not None:
-        raise AetherInstallError(
-            f"{model} would become {output}, as {other} did, and was left out; fuse it into another folder"
-        )
-
-
-def _models_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _MODEL_SUFFIXES)
-
-
-def output_in(folder: Path, model: Path) -> Path:
-    """The output in a folder that goes by the model's own name."""
-    if model.suffix.lower() in OUTPUT_SUFFIXES:
-        return folder / model.name
-    suffix = SAFETENSORS_SUFFIX if model.suffix.lower() in SAFETENSORS_SUFFIXES else ".pth"
-    return folder / f"{model.stem}{suffix}"
-
-
-def fuse(model: Path, output: Path, options: Options, progress: Progress) -> Fused:
+def fuse(model: Path, outputs: Sequence[Path], options: Options, progress: Progress) -> Fused:
     """
     Writes the fused form of an AetherNet, with what its file states folded into the weights.
 
-    One that is fused is written only if it needs folding, or another file than the one it is in.
+    One that is fused is written only if it needs folding, or other forms than that in which it is.
 
     Args:
         model: any file that ``identify`` finds an AetherNet in.
-        output: a .pth or .safetensors file; it appears whole or not at all.
+        outputs: .pth, .safetensors or .onnx files; all of them appear whole or none does.
         options: how.
         progress: told about every step.
 
     Raises:
         AetherInstallError: it is refused or fails, and nothing is written.
     """
-    _check_paths(model, output, options.force)
+    for output in outputs:
+        _check_paths(model, output, options.force)
+    if len({os.path.normcase(output.absolute()) for output in outputs}) < len(outputs):
+        raise AetherInstallError("an output is named twice; name each one once")
     device = _device(options.device)
     progress(f"reading {model}")
     source = identify(read_checkpoint(model))
     identity = source.identity
     _check_promises(source, options)
+    forms = forms_of(outputs, options.dtypes, identity.dtype)
     arguments = _agreed_arguments(identity, options.img_range)
     assumed = identity.generation.assumed(identity.parameters)
     folded = {name: value for name, value in arguments.items() if not math.isclose(value, assumed[name])}
     obstacle = forbidden_in_spandrel(source.checkpoint)
     if identity.fused and not folded and obstacle is None:
-        misnamed = misleading_name(source.checkpoint)
-        way_out = "; use it as it is"
-        if misnamed:
-            who = "few hosts load" if is_read_by_torch(source.checkpoint) else "no host loads"
-            way_out = f", but {who} it: spandrel goes by the name, {misnamed}"
-        raise AetherInstallError(f"{model} is fused already ({identity.description}){way_out}")
-    made = _made(source, folded)
+        _check_changes(source, forms)
     now = {name: assumed[name] for name in folded}
-    progress(f"writing {output}")
-    comparison = None
-    try:
-        with whole_file(output, options.force) as unpublished:
-            write_weights(made, unpublished, output.suffix.lower(), _metadata(source.checkpoint, now))
-            size = unpublished.stat().st_size
+    writer = _Writer(source, folded, header_of(source.checkpoint, now))
+    original = Original(source, arguments, device)
+    written = []
+    with ExitStack() as unpublished:
+        for form in forms:
+            progress(f"writing {form.path}")
+            made, vanished = writer.made(form)
+            with _explaining(form.path):
+                file = unpublished.enter_context(_published(form.path, options.force))
+                writer.write(form, made, file)
+                size = file.stat().st_size
+            comparison = None
             if options.verify:
-                progress(f"comparing {output.name} with {model.name}")
-                comparison = compare(source, arguments, made, unpublished, device)
-    except FileExistsError as error:
-        raise _exists(output) from error
-    except OSError as error:
-        raise AetherInstallError(f"{output} cannot be written ({error.strerror or error}); {_remedy(error)}") from error
+                progress(f"comparing {form.path.name} with {model.name}")
+                compare = original.compare_onnx if form.suffix == ONNX_SUFFIX else original.compare
+                comparison = compare(made, file)
+            written.append(Written(form.path, _dtype_of(made), size, vanished, comparison))
     return Fused(
         source=identity,
-        output=output,
+        written=tuple(written),
         arguments=arguments,
         folded=folded,
         fused_layers=0 if identity.fused else sum(identity.generation.describe(identity.parameters)["depths"]),
         obstacle=obstacle,
+        skipped=source.checkpoint.skipped,
         counts=(identity.count, sum(tensor.numel() for tensor in made.values())),
-        sizes=(model.stat().st_size, size),
-        comparison=comparison,
+        size=model.stat().st_size,
+        verified=options.verify,
     )
 
 
-def _made(source: Model, folded: Mapping[str, float]) -> StateDict:
-    generation, weights = source.identity.generation, source.weights
+class _Writer:
+    """
+    Writes the forms of a model.
+
+    Args:
+        source: the model.
+        folded: what is folded into its weights.
+        header: of safetensors files.
+    """
+
+    def __init__(self, source: Model, folded: Mapping[str, float], header: Mapping[str, str]) -> None:
+        self._source, self._folded, self._header = source, folded, header
+        self._generation = source.identity.generation
+
+    def made(self, form: Form) -> tuple[StateDict, dict[str, int]]:
+        """Returns the weights of a form, and how many of each key vanished in it."""
+        weights, path = widened(self._source.weights, form.dtype), self._source.identity.path
+        try:
+            if self._folded:
+                weights = self._generation.fold(weights, **self._folded)
+            fused = weights if self._source.identity.fused else self._generation.fuse(weights)
+        except ValueError as error:
+            raise AetherInstallError(f"{path}: {error}") from error
+        return converted(fused, form.dtype, path)
+
+    def write(self, form: Form, made: StateDict, file: Path) -> None:
+        """Writes them into a file that is there."""
+        if form.suffix != ONNX_SUFFIX:
+            write_weights(made, file, form.suffix, self._header)
+            return
+        assert form.dtype is not None
+        identity = self._source.identity
+        facts = self._generation.describe(identity.parameters)
+        metadata = {
+            "architecture": self._generation.family,
+            "generation": self._generation.name,
+            "variant": identity.variant or "custom",
+            "scale": str(facts["upscale"]),
+            "channels": str(facts["in_chans"]),
+            "dtype": str(form.dtype)[6:],
+        }
+        network = self._generation.build(made, form.dtype)
+        file.write_bytes(onnx.export(network, facts["in_chans"], form.dtype, metadata))
+
+
+@contextmanager
+def _published(output: Path, force: bool) -> Iterator[Path]:
+    """See ``whole_file``."""
+    with _explaining(output), whole_file(output, force) as unpublished:
+        yield unpublished
+
+
+@contextmanager
+def _explaining(output: Path) -> Iterator[None]:
+    """Says in a sentence why a file cannot be written."""
     try:
-        if folded:
-            weights = generation.fold(weights, **folded)
-        return weights if source.identity.fused else generation.fuse(weights)
-    except ValueError as error:
-        raise AetherInstallError(f"{source.identity.path}: {error}") from error
+        yield
+    except FileExistsError as error:
+        raise _exists(output) from error
+    except OSError as error:
+        raise AetherInstallError(f"{output} cannot be written ({error.strerror or error}); {_remedy(error)}") from error
+
+
+def _dtype_of(made: StateDict) -> str:
+    dtypes = {str(tensor.dtype)[6:] for tensor in made.values() if tensor.is_floating_point()}
+    return dtypes.pop() if len(dtypes) == 1 else "mixed"
+
+
+def _check_changes(source: Model, forms: Sequence[Form]) -> None:
+    """Refuses to write a fused model as the file that it is in."""
+    identity, checkpoint = source.identity, source.checkpoint
+    if any(form.changes(checkpoint, identity.dtype) for form in forms):
+        return
+    misnamed = misleading_name(checkpoint)
+    way_out = "; use it as it is, or ask for another --dtype, or for .safetensors or .onnx"
+    if checkpoint.format == "safetensors":
+        way_out = "; use it as it is, or ask for another --dtype, or for .pth or .onnx"
+    if misnamed:
+        who = "few hosts load" if is_read_by_torch(checkpoint) else "no host loads"
+        way_out = f", but {who} it: spandrel goes by the name, {misnamed}"
+    raise AetherInstallError(f"{identity.path} is fused already ({identity.description}){way_out}")
 
 
 def _remedy(error: OSError) -> str:
@@ -246,7 +257,7 @@ def _remedy(error: OSError) -> str:
 
 def _check_paths(model: Path, output: Path, force: bool) -> None:
     if output.suffix.lower() not in OUTPUT_SUFFIXES:
-        raise AetherInstallError(f"{output} must end in .pth or .safetensors, which decides the format")
+        raise AetherInstallError(f"{output} must end in {' or '.join(OUTPUT_SUFFIXES)}, which decides the format")
     if output.exists() and model.exists() and os.path.samefile(model, output):
         raise AetherInstallError(f"{output} is the model itself, which is never overwritten; name another output")
     if os.path.lexists(output) and not force:
@@ -303,41 +314,3 @@ def _agreed_arguments(identity: Identity, promised: float | None) -> dict[str, f
         raise AetherInstallError(f"--img_range {promised:g} is not a positive number; correct it")
     given = {} if promised is None else {"img_range": promised}
     return {**identity.generation.assumed(identity.parameters), **given, **identity.noted}
-
-
-def _metadata(checkpoint: Checkpoint, now: Mapping[str, float]) -> dict[str, str]:
-    """The header of the written file: the source's, with the arguments that were folded as they are now."""
-    header = dict(checkpoint.metadata)
-    noted = checkpoint.hyperparameters
-    if "metadata" in header and not noted:
-        return header  # It is somebody's text.
-    key = "arch_config" if "arch_config" in header and "metadata" not in header else "metadata"
-    if now or (noted and key not in header):
-        header[key] = json.dumps(_with(_plain(noted), now))
-    return header
-
-
-def _with(noted: dict[str, Any], now: Mapping[str, float]) -> dict[str, Any]:
-    """Hyperparameters with some as they are now, in the place or the places where they were."""
-    nested = noted.get("arch_config")
-    if not isinstance(nested, dict):
-        return {**noted, **now}
-    nested.update({name: value for name, value in now.items() if name in nested})
-    return {**noted, **{name: value for name, value in now.items() if name in noted or name not in nested}}
-
-
-def _plain(value: Any, visited: set[int] | None = None) -> Any:
-    """A value as JSON can hold it, whatever was pickled; what holds more than plain values is written once."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if not isinstance(value, Mapping | list | tuple):
-        return str(value)
-    visited = set() if visited is None else visited
-    inside = value.values() if isinstance(value, Mapping) else value
-    if any(isinstance(item, Mapping | list | tuple) for item in inside):
-        if id(value) in visited or len(visited) >= _NESTED:
-            return "..."
-        visited.add(id(value))
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item, visited) for key, item in value.items()}
-    return [_plain(item, visited) for item in value]

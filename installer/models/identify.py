@@ -13,7 +13,7 @@ from ..errors import AetherInstallError
 from ..formats.recognise import recognise
 from .checkpoint import UNPACKED_AT_MOST, Checkpoint, size_of, undamaged
 from .generations import GENERATIONS, Generation, Located, StateDict
-from .unpickle import Quantised
+from .unpickle import ForbiddenError, Quantised, is_skipped
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,8 @@ def identify(checkpoint: Checkpoint) -> Model:
         known = None if name else recognise(checkpoint.path)
         if known:
             raise UnsupportedError(checkpoint.path, f"{known.what}; {known.remedy}")
+        if checkpoint.skipped and not name:  # which may well hold the weights
+            raise ForbiddenError(next(iter(checkpoint.skipped)))
         raise UnsupportedError(checkpoint.path, f"a {name} model" if name else "no network known here")
 
 
@@ -165,6 +167,9 @@ def _identified(checkpoint: Checkpoint, generation: Generation, located: Located
     try:
         parameters = generation.deduce(weights)
     except ValueError as error:
+        for key, name in _skipped_weights(checkpoint, located):
+            if f" {key} " in str(error):
+                raise ForbiddenError(name) from error
         raise AetherInstallError(f"{path} holds {error}; get an undamaged copy of the file") from error
     container = ".".join(located.container) or "bare"
     dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in weights.values() if tensor.is_floating_point()}
@@ -180,6 +185,16 @@ def _identified(checkpoint: Checkpoint, generation: Generation, located: Located
         count=sum(tensor.numel() for tensor in weights.values()),
     )
     return Model(identity, checkpoint, weights)
+
+
+def _skipped_weights(checkpoint: Checkpoint, located: Located) -> Iterator[tuple[str, str]]:
+    """The keys, without their prefix, that have no tensor but an object which was skipped, and that object's name."""
+    entries: Mapping[Any, Any] = checkpoint.content
+    for key in located.container:
+        entries = entries[key]
+    for key, value in entries.items():
+        if isinstance(key, str) and key.startswith(located.prefix) and is_skipped(value):
+            yield key[len(located.prefix) :], value.name
 
 
 def _noted(checkpoint: Checkpoint, names: Mapping[str, float]) -> dict[str, float]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..formats.onnx import Onnx
+from ..formats.recognise import few
 from .checkpoint import (
     PICKLE_SUFFIXES,
     SAFETENSORS_SUFFIX,
@@ -69,6 +71,7 @@ class Inspection:
         by_torch: whether ``torch.load`` with ``weights_only``, or safetensors, reads the file by its name.
         entries: the names inside it, if it is a zip archive.
         onnx: what is known of the network in an ONNX file.
+        skipped: how many objects of each name the file holds that are no weights.
     """
 
     path: Path
@@ -80,6 +83,7 @@ class Inspection:
     by_torch: bool = False
     entries: tuple[str, ...] = ()
     onnx: Onnx | None = None
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def is_fp8(self) -> bool:
@@ -130,7 +134,16 @@ def inspect_model(path: Path) -> Inspection:
         obstacle = f"{forbidden}; {_OTHER_FILE if is_fp8 else '`aether-install fuse` writes a file that it takes'}"
     in_spandrel = InSpandrel(architecture, obstacle)
     by_torch = is_read_by_torch(checkpoint)
-    return Inspection(path, checkpoint.format, size, identity, None, in_spandrel, by_torch, checkpoint.entries)
+    return Inspection(
+        path=path,
+        format=checkpoint.format,
+        size=size,
+        identity=identity,
+        spandrel=in_spandrel,
+        by_torch=by_torch,
+        entries=checkpoint.entries,
+        skipped=checkpoint.skipped,
+    )
 
 
 def misleading_name(checkpoint: Checkpoint) -> str | None:
@@ -147,7 +160,8 @@ def is_read_by_torch(checkpoint: Checkpoint) -> bool:
         return checkpoint.path.suffix.lower() in SAFETENSORS_SUFFIXES
     # Not even torch reads types without a storage class from a file in the format of before 1.6.
     refused = _REFUSED_BY_TORCH if checkpoint.entries else {*_REFUSED_BY_TORCH, ("torch._utils", "_rebuild_tensor_v3")}
-    return checkpoint.path.suffix.lower() not in SAFETENSORS_SUFFIXES and not checkpoint.imports & refused
+    is_named_well = checkpoint.path.suffix.lower() not in SAFETENSORS_SUFFIXES
+    return is_named_well and not checkpoint.skipped and not checkpoint.imports & refused
 
 
 def forbidden_in_spandrel(checkpoint: Checkpoint) -> str | None:
@@ -155,4 +169,4 @@ def forbidden_in_spandrel(checkpoint: Checkpoint) -> str | None:
     forbidden = sorted(".".join(name) for name in checkpoint.imports - _ALLOWED_BY_SPANDREL)
     if not forbidden:
         return None
-    return f"its unpickler refuses {', '.join(forbidden)}, which the file holds"
+    return f"its unpickler refuses {few(forbidden)}, which the file holds"

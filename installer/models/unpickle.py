@@ -1,6 +1,8 @@
 """
 Reads what ``torch.save`` wrote, weights and plain values only; nothing that a file names is imported or run.
 
+Any other object, as training leaves beside the weights, is skipped: something that holds nothing is in its place.
+
 ``torch.load`` with ``weights_only`` is as careful, but refuses more (version numbers that some trainers note), warns of
 what only newer releases of torch know, and fails in many ways on damaged files.
 
@@ -9,6 +11,7 @@ Source: torch/serialization.py; https://docs.pytorch.org/docs/stable/notes/seria
 
 from __future__ import annotations
 
+import _compat_pickle
 import codecs
 import io
 import mmap
@@ -16,9 +19,9 @@ import pickle
 import sys
 import zipfile
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, ClassVar, NamedTuple
 
 import torch
 
@@ -37,6 +40,51 @@ _ZIP_HEADER = 30
 
 class ForbiddenError(Exception):
     """A pickle asks for something that is no weights; ``args[0]`` says what."""
+
+
+class Pickled(NamedTuple):
+    """
+    What a file holds.
+
+    Attributes:
+        content: its values, with a ``Skipped`` in the place of each that is none of weights and plain values.
+        names: what it asks its reader to import.
+        skipped: how many objects of each name were skipped.
+    """
+
+    content: Any
+    names: frozenset[Name]
+    skipped: Mapping[str, int]
+
+
+class Skipped:
+    """Stands for an object that is no weights: it takes whatever its pickle gives to it, and holds nothing."""
+
+    name: ClassVar[str]
+    count: ClassVar[Counter[str]]
+
+    def __new__(cls, *arguments: Any, **_: Any) -> Skipped:
+        kinds = [each for each in arguments if isinstance(each, type) and issubclass(each, Skipped)]
+        cls.count.update(dict.fromkeys((each.name for each in (cls, *kinds)), 0))
+        made = kinds[0] if kinds and cls.name == "copyreg._reconstructor" else cls
+        cls.count[made.name] += 1
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+    def _ignore(self, *_: Any) -> None:
+        pass
+
+    __setstate__ = __setitem__ = append = extend = add = update = _ignore
+
+
+def is_skipped(value: Any) -> bool:
+    """Whether something stands for a skipped object, or for a class or function that was named as a value."""
+    return isinstance(value, Skipped) or (isinstance(value, type) and issubclass(value, Skipped))
 
 
 class Quantised(NamedTuple):
@@ -150,37 +198,70 @@ _ALLOWED: dict[Name, Any] = {
     **{("torch", name): getattr(torch, name, name) for name in _LATER_DTYPES},
 }
 
+_RUNNING = (
+    *("_io", "_posixsubprocess", "asyncio", "code", "ctypes", "importlib", "io", "multiprocessing", "nt", "os", "pip"),
+    *("posix", "pty", "runpy", "shutil", "socket", "subprocess", "sys", "timeit", "urllib", "webbrowser"),
+)
+"""Modules whose functions no training leaves in a file, and whoever wants programs run by those who load it does."""
+
+_RUNNING_BUILTINS = ("__import__", "compile", "eval", "exec", "execfile", "open")
+
+
+def _today(module: str, name: str) -> Name:
+    """What a module and a name of Python 2 are called today; torch's pickles have those, whatever wrote them."""
+    module, name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
+    return _compat_pickle.IMPORT_MAPPING.get(module, module), name
+
+
+def _check_harmless(module: str, name: str) -> None:
+    if name in _RUNNING_BUILTINS if module == "builtins" else module.split(".")[0] in _RUNNING:
+        raise ForbiddenError(f"{module}.{name}")
+
 
 class _Unpickler(pickle._Unpickler):  # in Python: the one in C takes memory for whatever number a memo is given
     """Reads one pickle, and notes what it asks for."""
 
-    def __init__(self, file: IO[bytes], names: set[Name], storage: Callable[..., _Storage] | None = None) -> None:
+    def __init__(self, file: IO[bytes], storage: Callable[..., _Storage] | None = None) -> None:
         super().__init__(file)
-        self._names = names
+        self._names: set[Name] = set()
+        self._skipped: dict[str, type[Skipped]] = {}
+        self._count = Counter[str]()
         self._storage = storage
+
+    def read(self) -> Pickled:
+        """Returns what it holds."""
+        content = self.load()
+        counts = {name: self._count.get(name, 1) for name in self._skipped}
+        return Pickled(content, frozenset(self._names), {name: count for name, count in counts.items() if count})
 
     def find_class(self, module: str, name: str) -> Any:
         self._names.add((module, name))
-        try:
+        if (module, name) in _ALLOWED:
             return _ALLOWED[module, name]
-        except KeyError:
-            raise ForbiddenError(f"{module}.{name}") from None
+        module, name = _today(module, name)
+        _check_harmless(module, name)
+        dotted = f"{module}.{name}"
+        if dotted not in self._skipped:
+            self._skipped[dotted] = type("Skipped", (Skipped,), {"name": dotted, "count": self._count})
+        return self._skipped[dotted]
 
-    def persistent_load(self, reference: Any) -> _Storage:
+    def persistent_load(self, reference: Any) -> Any:
+        if reference[0] == "module" and is_skipped(reference[1]):
+            return reference[1]  # a class, with the text of its program
         kind, dtype, key, _, count, *view = reference
         if kind != "storage" or self._storage is None or not isinstance(dtype, _Dtype):
             raise pickle.UnpicklingError(f"unknown reference to {kind!r}")
         return self._storage(dtype, key, count, *view)
 
 
-def load_archive(path: Path) -> tuple[Any, set[Name]]:
+def load_archive(path: Path) -> Pickled:
     """
-    Reads a file in the zip format that torch writes since 1.6, and returns its content and the names that it asks for.
+    Reads a file in the zip format that torch writes since 1.6.
 
     The tensors are mapped: the file stays in use for as long as one of them is there.
 
     Raises:
-        ForbiddenError: it holds something else than weights and plain values.
+        ForbiddenError: it asks for a program to be run.
         Exception: of many kinds, where it is damaged.
     """
     with zipfile.ZipFile(path) as archive:
@@ -202,8 +283,7 @@ def load_archive(path: Path) -> tuple[Any, set[Name]]:
             storages[key] = _storage_at(buffer, start, entry.file_size, dtype, count)
         return storages[key]
 
-    names: set[Name] = set()
-    return _Unpickler(io.BytesIO(pickled), names, storage).load(), names
+    return _Unpickler(io.BytesIO(pickled), storage).read()
 
 
 def _start(mapped: mmap.mmap, entry: zipfile.ZipInfo) -> int:
@@ -232,16 +312,15 @@ def _storage_at(buffer: Any, start: int, size: int, dtype: _Dtype, count: int) -
     return _Storage(torch.frombuffer(buffer, dtype=dtype.dtype, count=count, offset=start), dtype.name)
 
 
-def load_legacy(path: Path) -> tuple[Any, set[Name]]:
+def load_legacy(path: Path) -> Pickled:
     """
-    Reads a file in the format that torch wrote before 1.6, and returns its content and the names that it asks for.
+    Reads a file in the format that torch wrote before 1.6.
 
     Raises:
-        ForbiddenError: it holds something else than weights and plain values.
+        ForbiddenError: it asks for a program to be run.
         Exception: of many kinds, where it is damaged.
     """
     size = path.stat().st_size
-    names: set[Name] = set()
     storages: dict[str, _Storage] = {}
 
     def storage(dtype: _Dtype, key: str, count: int, view: tuple[Any, int, int] | None = None) -> _Storage:
@@ -260,9 +339,9 @@ def load_legacy(path: Path) -> tuple[Any, set[Name]]:
 
     with open(path, "rb") as file:
         for _ in range(_HEADERS_BEFORE_THE_CONTENT):
-            _Unpickler(file, names).load()
-        content = _Unpickler(file, names, storage).load()
-        for key in _Unpickler(file, names).load():
+            _Unpickler(file).load()
+        pickled = _Unpickler(file, storage).read()
+        for key in _Unpickler(file).load():
             values = storages[key].values
             if values is None:
                 break  # The content is of no use any more.
@@ -271,4 +350,4 @@ def load_legacy(path: Path) -> tuple[Any, set[Name]]:
                 raise ValueError(f"{count} numbers where {values.numel()} should be")
             if file.readinto(values.view(torch.uint8).numpy().data) != values.numel() * values.element_size():
                 raise EOFError("it ends too early")
-    return content, names
+    return pickled

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..formats.recognise import few
 from ..hosts.acceptance import accepting, name_of
+from ..hosts.installing import installing
+from ..hosts.interpreter import running_interpreter
 from .view import View
 
 if TYPE_CHECKING:
+    from ..formats.onnx import Onnx
+    from ..models.batch import Batch
     from ..models.compare import Comparison
-    from ..models.fuse import Batch, Fused
+    from ..models.fuse import Fused, Written
     from ..models.inspection import Inspection
 
 
@@ -18,22 +23,66 @@ def fuse_view(result: Fused) -> View:
     """What fusing one model did."""
     source = result.source
     view = View(f"{source.description}: {_done(result)}")
-    view.facts.append(("written", str(result.output)))
+    if len(result.written) == 1:
+        view.facts.append(("written", str(result.written[0].path)))
     view.facts.append(("weights from", source.whereabouts))
     view.facts += [(name, f"{value:g}, folded into the weights") for name, value in result.folded.items()]
     if result.obstacle:
         view.facts.append(("in spandrel", f"the file before does not load: {result.obstacle}"))
+    if result.skipped:
+        view.facts.append(("left out", skipped(result.skipped)))
+    if len(result.written) == 1:
+        _show_beside_source(view, result, result.written[0])
+    else:
+        view.columns = ["file", "size", "dtype", "largest difference", "in outputs that span", "time of a forward"]
+        view.rows = [_written_row(written) for written in result.written]
+    view.advice = [*_advice(result)]
+    view.described = _fused_described(result)
+    return view
+
+
+def _show_beside_source(view: View, result: Fused, written: Written) -> None:
     view.columns = ["", "before", "after"]
     view.rows = [
         ("weights", f"{result.counts[0]:,}", f"{result.counts[1]:,}"),
-        ("file", _bytes(result.sizes[0]), _bytes(result.sizes[1])),
+        ("dtype", result.source.dtype, written.dtype),
+        ("file", _bytes(result.size), _bytes(written.size)),
     ]
-    if result.comparison:
-        view.rows += _comparison_rows(result.comparison)
-    else:
-        view.advice.append("Not verified: the written model was not compared with the one it was made from.")
-    view.described = _fused_described(result)
-    return view
+    if written.comparison:
+        view.rows += _comparison_rows(written.comparison)
+
+
+def _written_row(written: Written) -> tuple[str, ...]:
+    facts = (str(written.path), _bytes(written.size), written.dtype)
+    found = written.comparison
+    if found is None:
+        return (*facts, "not verified", "", "")
+    time = f"{found.seconds * 1e3:.0f} ms, {found.runtime}, {found.side}x{found.side}"
+    return (*facts, f"{found.max_abs_diff:.1e}", f"{found.output_range:.2g}", time)
+
+
+def _advice(result: Fused) -> Iterator[str]:
+    for written in result.written:
+        if written.vanished:
+            first, more = next(iter(written.vanished)), len(written.vanished) - 1
+            yield (
+                f"{sum(written.vanished.values())} weights are too small for {written.dtype} and became zero in "
+                f"{written.path.name}, in {first}{f' and {more} more' if more else ''}; bfloat16 and float32 hold them."
+            )
+    if not result.verified:
+        yield "Not verified: the written model was not compared with the one it was made from."
+    elif any(written.comparison is None for written in result.written):
+        yield (
+            "Written, not verified: this Python has no ONNX Runtime to run ONNX with. To have it compared, run "
+            f"{installing(running_interpreter(), 'onnxruntime')}, and then this command again with --force."
+        )
+
+
+def skipped(objects: Mapping[str, int]) -> str:
+    """How many objects of a file are no weights, and what they are."""
+    number = sum(objects.values())
+    named = few([name if count == 1 else f"{count} {name}" for name, count in objects.items()])
+    return f"{number} object{'s that are' if number > 1 else ' that is'} no weights: {named}"
 
 
 def _done(result: Fused) -> str:
@@ -41,7 +90,9 @@ def _done(result: Fused) -> str:
         return f"{result.fused_layers} blocks fused"
     if result.folded:
         return f"fused before; {' and '.join(result.folded)} folded into the weights"
-    return "fused before; written again as a file that spandrel reads"
+    if result.obstacle:
+        return "fused before; written again as a file that spandrel reads"
+    return "fused before; written in another form"
 
 
 def batch_view(batch: Batch) -> View:
@@ -50,11 +101,12 @@ def batch_view(batch: Batch) -> View:
     view.mood = "bad" if batch.failed else "good"
     view.columns = ["model", "written", "what was done", "largest difference"]
     for result in batch.done:
-        comparison = result.comparison
+        (written,) = result.written
+        comparison = written.comparison
         view.rows.append(
             (
                 f"{result.source.path.name}, {result.source.description}",
-                str(result.output),
+                str(written.path),
                 _done(result),
                 f"{comparison.max_abs_diff:.1e}" if comparison else "not verified",
             )
@@ -68,7 +120,7 @@ def batch_view(batch: Batch) -> View:
 
 def inspect_view(result: Inspection) -> View:
     """What a model file is."""
-    identity = result.identity
+    identity, onnx = result.identity, result.onnx
     view = View(str(result.path), "good" if identity else "bad")
     if identity:
         view.headline += f": {identity.description}"
@@ -82,6 +134,10 @@ def inspect_view(result: Inspection) -> View:
         ]
     else:
         view.headline += f": {result.looks_like}"
+        if onnx and onnx.generation:
+            view.facts = [*_onnx_facts(onnx)]
+    if result.skipped:
+        view.facts.append(("beside them", skipped(result.skipped)))
     view.facts.append(("file", f"{result.format}, {_bytes(result.size)}"))
     taken = _taken(result)
     warnings = result.warnings
@@ -93,7 +149,6 @@ def inspect_view(result: Inspection) -> View:
             who = f"only {_and(takers)} load this file" if takers else "no host loads this file"
             warnings.append(f"{who}, since spandrel's own loader does not: {result.spandrel.obstacle}")
     view.advice = [f"Warning: {warning}." for warning in warnings]
-    onnx = result.onnx
     view.described = {
         "generation": identity.generation.name if identity else None,
         "variant": identity.variant if identity else None,
@@ -102,6 +157,7 @@ def inspect_view(result: Inspection) -> View:
         "dtype": identity.dtype if identity else None,
         "container": identity.container if identity else None,
         "prefix": identity.prefix if identity else None,
+        "skipped": dict(result.skipped),
         "format": result.format,
         "bytes": result.size,
         "looks_like": result.looks_like,
@@ -120,8 +176,18 @@ def inspect_view(result: Inspection) -> View:
             "fused": onnx.fused,
             "parameters": {"embed_dim": onnx.embed_dim, "depths": onnx.depths, "upscale": onnx.scale},
             "dtype": onnx.dtype,
+            "opset": onnx.opset,
         }
     return view
+
+
+def _onnx_facts(onnx: Onnx) -> Iterator[tuple[str, str]]:
+    yield "generation", str(onnx.generation)
+    yield "variant", onnx.variant or "a size of its own"
+    yield "form", "fused" if onnx.fused else "unfused"
+    yield "upscale", _text(onnx.scale or "unknown")
+    yield "dtype", _text(onnx.dtype or "unknown")
+    yield "opset", _text(onnx.opset or "unknown")
 
 
 def _taken(result: Inspection) -> dict[str, bool]:
@@ -146,16 +212,19 @@ def _and(names: list[str]) -> str:
 
 
 def _comparison_rows(comparison: Comparison) -> Iterator[tuple[str, str, str]]:
-    yield "tensors read back", "", f"{comparison.tensors}, each as it should be"
-    span = f"in outputs that span {comparison.output_range:.2g}, {comparison.side}x{comparison.side} pixels"
+    is_onnx = comparison.runtime != "torch"
+    yield "tensors read back", "", f"{comparison.tensors}" + ("" if is_onnx else ", each as it should be")
+    where = f"{comparison.side}x{comparison.side} pixels"
+    where += f", and other sizes, in {comparison.runtime}" if is_onnx else ""
+    span = f"in outputs that span {comparison.output_range:.2g}, {where}"
     yield "largest difference", "", f"{comparison.max_abs_diff:.1e}, {span}"
 
 
 def _fused_described(result: Fused) -> dict[str, Any]:
-    comparison, source = result.comparison, result.source
+    source, first = result.source, result.written[0]
+    outputs = [_written_described(written) for written in result.written]
     return {
         "model_path": str(source.path),
-        "output_path": str(result.output),
         "generation": source.generation.name,
         "variant": source.variant,
         "parameters": {**source.described, **result.arguments},
@@ -164,11 +233,26 @@ def _fused_described(result: Fused) -> dict[str, Any]:
         "fused_layers": result.fused_layers,
         "folded": result.folded,
         "obstacle": result.obstacle,
+        "skipped": dict(result.skipped),
+        "weights": {"before": result.counts[0], "after": result.counts[1]},
+        "bytes": {"before": result.size, "after": first.size},
+        **{key: outputs[0][key] for key in ("output_path", "tensors_compared", "max_abs_diff", "output_range")},
+        "outputs": outputs,
+    }
+
+
+def _written_described(written: Written) -> dict[str, Any]:
+    comparison = written.comparison
+    return {
+        "output_path": str(written.path),
+        "bytes": written.size,
+        "dtype": written.dtype,
+        "vanished": written.vanished,
         "tensors_compared": comparison.tensors if comparison else None,
         "max_abs_diff": comparison.max_abs_diff if comparison else None,
         "output_range": comparison.output_range if comparison else None,
-        "weights": {"before": result.counts[0], "after": result.counts[1]},
-        "bytes": {"before": result.sizes[0], "after": result.sizes[1]},
+        "seconds": comparison.seconds if comparison else None,
+        "runtime": comparison.runtime if comparison else None,
     }
 
 

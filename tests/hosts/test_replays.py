@@ -52,7 +52,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     files = {"unfused.pth": Path(shutil.copy(DEMO, folder / "unfused.pth"))}
     for suffix in (".pth", ".safetensors"):
         files[f"fused{suffix}"] = folder / f"fused{suffix}"
-        fuse.fuse(DEMO, files[f"fused{suffix}"], fuse.Options(verify=False), quietly)
+        fuse.fuse(DEMO, [files[f"fused{suffix}"]], fuse.Options(verify=False), quietly)
     return files
 
 

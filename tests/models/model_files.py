@@ -47,4 +47,4 @@ def quietly(message: str, *, part: tuple[int, int] | None = None) -> None:
 
 
 def fuse(model: Path, output: Path, **options: Any) -> command.Fused:
-    return command.fuse(model, output, command.Options(**options), quietly)
+    return command.fuse(model, [output], command.Options(**options), quietly)

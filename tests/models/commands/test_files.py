@@ -26,6 +26,7 @@ from weights3 import RELEASE
 
 from aether_install.errors import AetherInstallError
 from aether_install.models import fuse as command
+from aether_install.models.batch import fuse_all
 from aether_install.models.checkpoint import read_checkpoint
 from aether_install.models.inspection import inspect_model
 
@@ -43,7 +44,7 @@ def names_in(path: Path) -> list[str]:
 
 def test_a1111_takes_what_fuse_writes_and_the_demo_model(tmp_path: Path) -> None:
     torch.save(weights_of(**SMALL), tmp_path / "model.pth")
-    written = fuse(tmp_path / "model.pth", tmp_path / "fused.pth").output
+    written = fuse(tmp_path / "model.pth", tmp_path / "fused.pth").written[0].path
     for path in (written, DEMO):
         names = names_in(path)
         assert [name for name in names if not A1111_ALLOWS.match(name)] == []
@@ -90,7 +91,7 @@ def intact(folder: Path) -> Iterator[Path]:
     torch.save({"params_ema": weights, "iter": 3}, folder / "legacy.pth", _use_new_zipfile_serialization=False)
     save_file(weights, folder / "header.safetensors", {"metadata": '{"img_range": 2.0}'})
     yield from (folder / name for name in ("zip.pth", "fused.pth", "legacy.pth", "header.safetensors"))
-    yield fuse(folder / "zip.pth", folder / "ours.pth").output
+    yield fuse(folder / "zip.pth", folder / "ours.pth").written[0].path
     yield RELEASE
 
 
@@ -132,7 +133,7 @@ def test_damaged_files_are_told_of_in_a_sentence(tmp_path: Path) -> None:
                 try:
                     inspected = inspect_model(file)
                     if inspected.identity and not inspected.identity.fused:
-                        command.fuse(file, tmp_path / "out" / "fused.pth", options, quietly)
+                        command.fuse(file, [tmp_path / "out" / "fused.pth"], options, quietly)
                 except AetherInstallError as error:
                     told.append((str(file), error.message))
                 except Exception as error:
@@ -151,8 +152,8 @@ def test_a_damaged_file_does_not_end_a_batch(tmp_path: Path) -> None:
     (folder / "a.pth").write_bytes(content[:-300])
     (folder / "b.pth").write_bytes(content.replace(b"layers.0", b"layers\xff0"))
     (folder / "d.safetensors").write_bytes(b"\xff" * 8 + b"{" + bytes(range(256)))
-    batch = command.fuse_all([folder], tmp_path / "out", command.Options(verify=False), quietly)
-    assert [result.output.name for result in batch.done] == ["c.pth"]
+    batch = fuse_all([folder], tmp_path / "out", command.Options(verify=False), quietly)
+    assert [result.written[0].path.name for result in batch.done] == ["c.pth"]
     assert [path.name for path, _ in batch.failed] == ["a.pth", "b.pth", "d.safetensors"]
     assert all("damaged" in error.message for _, error in batch.failed)
 
@@ -181,8 +182,8 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     done = in_process.aether_install("inspect", folder / "a.pth", check=False)
     assert done.returncode == 1
     assert "a.pth is a pipe" in done.stderr
-    batch = command.fuse_all([folder], tmp_path / "out", command.Options(verify=False), quietly)
-    assert [result.output.name for result in batch.done] == ["b.pth"]
+    batch = fuse_all([folder], tmp_path / "out", command.Options(verify=False), quietly)
+    assert [result.written[0].path.name for result in batch.done] == ["b.pth"]
     assert [path.name for path, _ in batch.failed] == ["a.pth"]
 
 
@@ -251,7 +252,7 @@ def test_two_models_do_not_become_a_folder_with_the_name_of_a_file(tmp_path: Pat
         torch.save(weights_of(**SMALL), tmp_path / name)
     for output in ("x.pth", "x.SAFETENSORS"):
         with pytest.raises(AetherInstallError, match="must be a folder"):
-            command.fuse_all([tmp_path / "a.pth", tmp_path / "b.pth"], tmp_path / output, command.Options(), quietly)
+            fuse_all([tmp_path / "a.pth", tmp_path / "b.pth"], tmp_path / output, command.Options(), quietly)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pth", "b.pth"]
 
 
@@ -260,6 +261,6 @@ def test_a_model_is_not_refused_for_a_namesake_that_failed(tmp_path: Path) -> No
     (tmp_path / "bad" / "a.pth").write_bytes(b"PK damaged")
     torch.save(weights_of(**SMALL), tmp_path / "a.pth")
     models = [tmp_path / "bad" / "a.pth", tmp_path / "a.pth"]
-    batch = command.fuse_all(models, tmp_path / "out", command.Options(verify=False), quietly)
-    assert [result.output for result in batch.done] == [tmp_path / "out" / "a.pth"]
+    batch = fuse_all(models, tmp_path / "out", command.Options(verify=False), quietly)
+    assert [result.written[0].path for result in batch.done] == [tmp_path / "out" / "a.pth"]
     assert [path for path, _ in batch.failed] == models[:1]

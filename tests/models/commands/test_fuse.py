@@ -31,6 +31,7 @@ from weights import GOLDEN_NAMES, StateDict, golden, plain_output, weights_of
 from aether_install.errors import AetherInstallError
 from aether_install.models import fuse as command
 from aether_install.models import saving
+from aether_install.models.batch import fuse_all
 from aether_install.models.network import module
 
 SMALL = {"embed_dim": 8, "depths": (1, 2), "upscale": 2}
@@ -53,12 +54,12 @@ def test_float32_equals_the_published_fusion_bit_for_bit(tmp_path: Path, name: s
     case = golden(name)
     torch.save({"params": case.unfused}, tmp_path / "model.pth")
     result = fuse(tmp_path / "model.pth", tmp_path / f"out{suffix}")
-    fused = read(result.output)
+    fused = read(result.written[0].path)
     assert set(fused) == set(case.fused_keys)
     assert all(zlib.crc32(fused[key].numpy().tobytes()) == crc for key, crc in case.fused_crc32.items())
-    assert result.comparison is not None
-    assert result.comparison.max_abs_diff < 1e-5 * result.comparison.output_range * 10
-    descriptor = spandrel.ModelLoader().load_from_file(result.output)
+    assert result.written[0].comparison is not None
+    assert result.written[0].comparison.max_abs_diff < 1e-5 * result.written[0].comparison.output_range * 10
+    descriptor = spandrel.ModelLoader().load_from_file(result.written[0].path)
     assert descriptor.architecture.id == "AetherNet-Fused"
     with torch.inference_mode():
         torch.testing.assert_close(descriptor.model(case.x), case.y, rtol=0, atol=1e-5)
@@ -68,7 +69,7 @@ def test_float32_equals_the_published_fusion_bit_for_bit(tmp_path: Path, name: s
 def test_half_precision_is_the_exact_sum_rounded_once(tmp_path: Path, dtype: torch.dtype) -> None:
     weights = {key: tensor.to(dtype) for key, tensor in weights_of(**SMALL).items()}
     save_file(weights, tmp_path / "model.safetensors")
-    fused = read(fuse(tmp_path / "model.safetensors", tmp_path / "out.pth").output)
+    fused = read(fuse(tmp_path / "model.safetensors", tmp_path / "out.pth").written[0].path)
     for key, tensor in fused.items():
         assert tensor.dtype == dtype
         block, conv, part = key.partition(".conv.fused_conv.")
@@ -85,7 +86,7 @@ def test_half_precision_is_the_exact_sum_rounded_once(tmp_path: Path, dtype: tor
 
 
 def assert_fused_from(path: Path, weights: StateDict) -> None:
-    fused = read(fuse(path, path.with_name("out.pth"), verify=False).output)
+    fused = read(fuse(path, path.with_name("out.pth"), verify=False).written[0].path)
     expected = JUNE.fuse(weights)
     assert list(fused) == list(expected)
     assert all(torch.equal(fused[key], expected[key]) for key in expected)
@@ -115,7 +116,7 @@ def test_takes_parameters_and_says_why_spandrel_does_not(tmp_path: Path) -> None
     assert "torch._utils._rebuild_parameter" in (inspected.obstacle or "")
     with pytest.raises(pickle.UnpicklingError, match="_rebuild_parameter"):
         spandrel.ModelLoader().load_from_file(tmp_path / "model.pth")
-    output = fuse(tmp_path / "model.pth", tmp_path / "out.pth").output
+    output = fuse(tmp_path / "model.pth", tmp_path / "out.pth").written[0].path
     assert spandrel.ModelLoader().load_from_file(output).architecture.id == "AetherNet-Fused"
 
 
@@ -132,13 +133,13 @@ def test_img_range_of_the_metadata_is_folded_in(tmp_path: Path, img_range: float
     source = trainner_file(tmp_path, img_range=img_range)
     result = fuse(source, tmp_path / "out.safetensors")
     assert result.folded == {"img_range": img_range}
-    with safe_open(result.output, "pt") as file:
+    with safe_open(result.written[0].path, "pt") as file:
         metadata = file.metadata()
     assert metadata["format"] == "pt"
     assert json.loads(metadata["metadata"]) == {"network_type": "aether", "scale": 2, "img_range": 1.0}
     x = torch.rand(1, 3, 9, 8)
     expected = plain_output(x, weights_of(**SMALL), **SMALL, img_range=img_range)
-    descriptor = spandrel.ModelLoader().load_from_file(result.output)
+    descriptor = spandrel.ModelLoader().load_from_file(result.written[0].path)
     with torch.inference_mode():
         rounding = 1e-5 * max(1, 1 / img_range)
         torch.testing.assert_close(descriptor.model(x), expected, rtol=1e-5, atol=rounding)
@@ -147,7 +148,7 @@ def test_img_range_of_the_metadata_is_folded_in(tmp_path: Path, img_range: float
 def test_metadata_is_kept_as_it_is_where_nothing_is_folded(tmp_path: Path) -> None:
     source = trainner_file(tmp_path, img_range=1.0, note="keep me")
     result = fuse(source, tmp_path / "out.safetensors")
-    with safe_open(source, "pt") as before, safe_open(result.output, "pt") as after:
+    with safe_open(source, "pt") as before, safe_open(result.written[0].path, "pt") as after:
         assert after.metadata()["format"] == before.metadata()["format"]
         assert json.loads(after.metadata()["metadata"]) == json.loads(before.metadata()["metadata"])
 
@@ -280,7 +281,7 @@ def test_a_fused_model_by_a_wrong_name_is_to_be_renamed(tmp_path: Path) -> None:
     with pytest.raises(
         AetherInstallError, match=r"fused already .* should end in \.safetensors; rename the file"
     ) as refused:
-        fuse(tmp_path / "model.pth", tmp_path / "fused.pth")
+        fuse(tmp_path / "model.pth", tmp_path / "fused.safetensors")
     assert "as it is" not in refused.value.message
 
 
@@ -313,15 +314,15 @@ def test_refuses_outputs_that_are_in_the_way(tmp_path: Path, model: Path) -> Non
         "model.pth": "the model itself",
         "link.pth": "the model itself",
         "hardlink.pth": "the model itself",
-        "out.onnx": r"must end in \.pth or \.safetensors",
-        "out": r"must end in \.pth or \.safetensors",
+        "out.gguf": r"must end in \.pth or \.safetensors or \.onnx",
+        "out": r"must end in \.pth or \.safetensors or \.onnx",
         "model.pth/out.pth": "cannot be written",
     }.items():
         force = message != "--force"
         with pytest.raises(AetherInstallError, match=message):
             fuse(model, tmp_path / name, force=force)
         assert snapshot(tmp_path) == before
-    assert fuse(model, tmp_path / "there.pth", force=True).output.read_bytes() != b"precious"
+    assert fuse(model, tmp_path / "there.pth", force=True).written[0].path.read_bytes() != b"precious"
 
 
 def test_makes_missing_folders_and_takes_variants_at_their_word(tmp_path: Path) -> None:
@@ -366,7 +367,7 @@ def test_a_model_without_finite_output_is_told_apart(tmp_path: Path) -> None:
     torch.save(weights, tmp_path / "model.pth")
     with pytest.raises(AetherInstallError, match="itself gives no finite output"):
         fuse(tmp_path / "model.pth", tmp_path / "out.pth")
-    assert fuse(tmp_path / "model.pth", tmp_path / "out.pth", verify=False).output.exists()
+    assert fuse(tmp_path / "model.pth", tmp_path / "out.pth", verify=False).written[0].path.exists()
 
 
 TINY = {"embed_dim": 2, "depths": (1,), "upscale": 1, "num_feat": 2, "lk_kernel": 3}
@@ -434,7 +435,7 @@ def test_when_the_disk_is_full_the_output_is_whole_or_as_before(tmp_path: Path, 
 
 
 def test_killed_from_outside_at_any_moment_it_leaves_nothing_half_done(tmp_path: Path, model: Path) -> None:
-    whole = fuse(model, tmp_path / "whole.pth", verify=False).output.read_bytes()
+    whole = fuse(model, tmp_path / "whole.pth", verify=False).written[0].path.read_bytes()
     folder = tmp_path / "folder"
     folder.mkdir()
     for pause in range(10):
@@ -462,8 +463,8 @@ def test_several_models_are_fused_in_one_go(tmp_path: Path) -> None:
     torch.save(JUNE.fuse(weights), folder / "fused.pth")
     write_malicious(folder / "hostile.pth")
     (folder / "notes.txt").write_text("no model")
-    batch = command.fuse_all([folder], tmp_path / "out", command.Options(), quietly)
-    assert {result.output.name for result in batch.done} == {"a.pth", "b.safetensors", "c.pth"}
+    batch = fuse_all([folder], tmp_path / "out", command.Options(), quietly)
+    assert {result.written[0].path.name for result in batch.done} == {"a.pth", "b.safetensors", "c.pth"}
     assert {path.name: error.message.partition(" (")[0] for path, error in batch.failed} == {
         "fused.pth": f"{folder / 'fused.pth'} is fused already",
         "hostile.pth": f"{folder / 'hostile.pth'} holds posix.system, which is no weights, and was not run; "
@@ -481,12 +482,12 @@ def test_several_models_never_cost_each_other(tmp_path: Path) -> None:
     torch.save(weights_of(**{**SMALL, "upscale": 4}), folder / "a.pth")
     torch.save(weights, folder / "more" / "a.pth")
     before = snapshot(folder)
-    batch = command.fuse_all([folder], folder, command.Options(force=True), quietly)
+    batch = fuse_all([folder], folder, command.Options(force=True), quietly)
     assert not batch.done
     assert "another of the models" in batch.failed[0][1].message
     assert snapshot(folder) == before
     both = [folder / "a.pth", folder / "more" / "a.pth"]
-    batch = command.fuse_all(both, tmp_path / "out", command.Options(force=True), quietly)
+    batch = fuse_all(both, tmp_path / "out", command.Options(force=True), quietly)
     assert [result.source.parameters["upscale"] for result in batch.done] == [4]
     assert f"as {both[0]} did" in batch.failed[0][1].message
 
@@ -508,7 +509,7 @@ def test_tensors_that_share_memory_are_written_apart(tmp_path: Path) -> None:
     weights["layers.1.1.norm.bias"] = torch.zeros(1).expand(8)
     torch.save(weights, tmp_path / "model.pth")
     for suffix in (".pth", ".safetensors"):
-        output = fuse(tmp_path / "model.pth", tmp_path / f"fused{suffix}").output
+        output = fuse(tmp_path / "model.pth", tmp_path / f"fused{suffix}").written[0].path
         assert torch.equal(read(output)["layers.1.1.norm.weight"], weights["layers.1.0.norm.weight"])
 
 
@@ -538,7 +539,7 @@ def test_an_untrained_model_in_half_precision_verifies(tmp_path: Path) -> None:
         torch.save(
             aether_core.aether(embed_dim=16, depths=(1,), upscale=4).to(dtype).state_dict(), tmp_path / "model.pth"
         )
-        assert fuse(tmp_path / "model.pth", tmp_path / "fused.pth", force=True).comparison
+        assert fuse(tmp_path / "model.pth", tmp_path / "fused.pth", force=True).written[0].comparison
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

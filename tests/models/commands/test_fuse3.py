@@ -57,8 +57,8 @@ def test_every_golden_model_is_right_in_hosts_once_fused(tmp_path: Path, name: s
         result = fuse(tmp_path / "model.pth", tmp_path / f"out{suffix}")
         assert result.folded == folded
         assert result.fused_layers == (sum(case.config["depths"]) if form == "unfused" else 0)
-        assert_same_picture(result.output, case.x, case.y)
-        inspected = inspect_view(inspect_model(result.output))
+        assert_same_picture(result.written[0].path, case.x, case.y)
+        inspected = inspect_view(inspect_model(result.written[0].path))
         assert (inspected.described["generation"], inspected.described["fused"]) == ("3.1", True)
         assert inspected.described["warnings"] == []
     with safe_open(tmp_path / "out.safetensors", "pt") as file:
@@ -68,7 +68,7 @@ def test_every_golden_model_is_right_in_hosts_once_fused(tmp_path: Path, name: s
 def test_fused_weights_are_those_of_the_published_fusion(tmp_path: Path) -> None:
     case = golden3("a_x2_base")
     torch.save(case.weights("unfused"), tmp_path / "model.pth")
-    fused = read(fuse(tmp_path / "model.pth", tmp_path / "out.safetensors").output)
+    fused = read(fuse(tmp_path / "model.pth", tmp_path / "out.safetensors").written[0].path)
     published = case.weights("fused")
     assert fused.keys() == published.keys()
     for key, tensor in published.items():
@@ -83,7 +83,7 @@ def test_a_release_that_no_host_can_load_becomes_one_that_every_host_can(tmp_pat
     result = fuse(RELEASE, tmp_path / "out.pth")
     assert result.folded == {"res_scale": 0.2}
     x, y = release_io()
-    assert_same_picture(result.output, x, y)
+    assert_same_picture(result.written[0].path, x, y)
 
 
 @pytest.mark.parametrize("name", ["a_x2_base", "june"])
@@ -95,10 +95,10 @@ def test_a_fused_file_that_spandrel_refuses_is_only_written_again(tmp_path: Path
     assert (result.fused_layers, result.folded) == (0, {})
     assert "TorchVersion" in (result.obstacle or "")
     assert "written again" in fuse_view(result).headline
-    written = read(result.output)
+    written = read(result.written[0].path)
     assert all(torch.equal(written[key], tensor) for key, tensor in fused.items())
     with pytest.raises(AetherInstallError, match="is fused already"):
-        fuse(result.output, tmp_path / "again.pth")
+        fuse(result.written[0].path, tmp_path / "again.pth")
 
 
 def test_a_fused_model_of_the_first_generation_is_folded_too(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_fused_model_of_the_first_generation_is_folded_too(tmp_path: Path) -> 
     result = fuse(tmp_path / "model.safetensors", tmp_path / "out.safetensors")
     assert (result.fused_layers, result.folded) == (0, {"img_range": 255.0})
     x = torch.rand(1, 3, 9, 8)
-    assert_same_picture(result.output, x, plain_output(x, weights, **SMALL, img_range=255.0))
+    assert_same_picture(result.written[0].path, x, plain_output(x, weights, **SMALL, img_range=255.0))
 
 
 CONTAINERS: dict[str, Any] = {
@@ -126,7 +126,7 @@ CONTAINERS: dict[str, Any] = {
 def test_takes_every_container_of_the_later_generation(tmp_path: Path, container: Any) -> None:
     case = golden3("a_x2_base")
     torch.save(container(case.weights("unfused")), tmp_path / "model.ckpt")
-    assert_same_picture(fuse(tmp_path / "model.ckpt", tmp_path / "out.pth").output, case.x, case.y)
+    assert_same_picture(fuse(tmp_path / "model.ckpt", tmp_path / "out.pth").written[0].path, case.x, case.y)
 
 
 def test_half_precision_of_the_later_generation_is_kept(tmp_path: Path) -> None:
@@ -137,11 +137,11 @@ def test_half_precision_of_the_later_generation_is_kept(tmp_path: Path) -> None:
     save_file(half, tmp_path / "model.safetensors", {"arch_config": json.dumps(case.config)})
     result = fuse(tmp_path / "model.safetensors", tmp_path / "out.safetensors")
     assert result.source.dtype == "float16"
-    written = load_file(result.output)
+    written = load_file(result.written[0].path)
     assert written["scale_tensor"].dtype == torch.int64
     assert {tensor.dtype for key, tensor in written.items() if key != "scale_tensor"} == {torch.float16}
-    assert_same_picture(result.output, case.x, case.y, within=3e-2)
-    with safe_open(result.output, "pt") as file:
+    assert_same_picture(result.written[0].path, case.x, case.y, within=3e-2)
+    with safe_open(result.written[0].path, "pt") as file:
         assert json.loads(file.metadata()["arch_config"])["res_scale"] == 0.1
 
 
@@ -165,7 +165,7 @@ def test_a_network_that_was_never_trained_differs_by_rounding_alone(tmp_path: Pa
     """Its outputs span some 1e-4 around a half, where one unit in the last place is 6e-8."""
     torch.manual_seed(seed)
     torch.save(aether3_core.aether3(embed_dim=24, depths=(1, 1), scale=8).state_dict(), tmp_path / "fresh.pth")
-    comparison = fuse(tmp_path / "fresh.pth", tmp_path / "out.pth").comparison
+    comparison = fuse(tmp_path / "fresh.pth", tmp_path / "out.pth").written[0].comparison
     assert comparison is not None
     assert comparison.output_range < 1e-3
     assert comparison.max_abs_diff < 1e-6

@@ -39,6 +39,7 @@ from aether_install.hosts.kinds import KINDS
 from aether_install.hosts.listen import Ending
 from aether_install.hosts.programs.does_model_work import replay
 from aether_install.models import fuse as command
+from aether_install.models.batch import fuse_all
 from aether_install.models.generations import GENERATIONS
 from aether_install.models.inspection import inspect_model
 from aether_install.ui.doctor import doctor_view
@@ -383,7 +384,7 @@ def test_fuse_leaves_a_good_file_alone(tmp_path: Path) -> None:
     for name, save in (("m.bin", torch.save), ("m.sft", save_file)):
         save(fused, tmp_path / name)
         with pytest.raises(AetherInstallError, match=r"fused already .* few hosts load it: .* should end in"):
-            fuse(tmp_path / name, tmp_path / "out.pth")
+            fuse(tmp_path / name, tmp_path / ("out.pth" if save is torch.save else "out.safetensors"))
 
 
 def test_a_name_that_a_host_does_not_list_is_to_be_changed_if_that_will_do(
@@ -417,10 +418,8 @@ def test_fp8_is_named(tmp_path: Path) -> None:
 def test_a_folder_that_was_an_archive_is_no_folder_of_models(tmp_path: Path) -> None:
     unpacked(tmp_path / "m")
     with pytest.raises(AetherInstallError, match="the folder of an unpacked PyTorch file"):
-        command.fuse_all([tmp_path / "m"], tmp_path / "out", command.Options(), lambda *_, **__: None)
+        fuse_all([tmp_path / "m"], tmp_path / "out", command.Options(), lambda *_, **__: None)
     (tmp_path / "models").mkdir()
     save_file(WEIGHTS, tmp_path / "models" / "a.sft")
-    batch = command.fuse_all(
-        [tmp_path / "models"], tmp_path / "out", command.Options(verify=False), lambda *_, **__: None
-    )
-    assert [result.output.name for result in batch.done] == ["a.safetensors"]
+    batch = fuse_all([tmp_path / "models"], tmp_path / "out", command.Options(verify=False), lambda *_, **__: None)
+    assert [result.written[0].path.name for result in batch.done] == ["a.safetensors"]

@@ -34,8 +34,11 @@ def fuse_view(result: Fused) -> View:
     if len(result.written) == 1:
         _show_beside_source(view, result, result.written[0])
     else:
-        view.columns = ["file", "size", "dtype", "largest difference", "in outputs that span", "time of a forward"]
-        view.rows = [_written_row(written) for written in result.written]
+        folders = {written.path.parent for written in result.written}
+        if len(folders) == 1:
+            view.facts.insert(0, ("written to", str(*folders)))
+        view.columns = ["file", "size", "dtype", "largest difference", "time"]
+        view.rows = [_written_row(written, len(folders) == 1) for written in result.written]
     view.advice = [*_advice(result)]
     view.described = _fused_described(result)
     return view
@@ -52,13 +55,13 @@ def _show_beside_source(view: View, result: Fused, written: Written) -> None:
         view.rows += _comparison_rows(written.comparison)
 
 
-def _written_row(written: Written) -> tuple[str, ...]:
-    facts = (str(written.path), _bytes(written.size), written.dtype)
-    found = written.comparison
+def _written_row(written: Written, by_name: bool) -> tuple[str, ...]:
+    name = written.path.name if by_name else str(written.path)
+    facts, found = (name, _bytes(written.size), written.dtype), written.comparison
     if found is None:
-        return (*facts, "not verified", "", "")
-    time = f"{found.seconds * 1e3:.0f} ms, {found.runtime}, {found.side}x{found.side}"
-    return (*facts, f"{found.max_abs_diff:.1e}", f"{found.output_range:.2g}", time)
+        return (*facts, "not verified", "")
+    difference = f"{found.max_abs_diff:.1e} of {found.output_range:.2g}"
+    return (*facts, difference, f"{found.seconds * 1e3:.0f} ms for {found.side}x{found.side}, {found.runtime}")
 
 
 def _advice(result: Fused) -> Iterator[str]:

@@ -81,7 +81,7 @@ def on_each(
         view = _done_for(console, resolve(where.hosts[0], discovery), work)
     else:
         try:
-            located = _located(console, where)
+            located = _located(console, where, "spandrel" if teaches else "uninstall" if changes else "status")
         except _OfHereError as error:
             if changes:
                 raise
@@ -95,9 +95,9 @@ def on_each(
     is_installed = view.described["state"] == "installed"
     if not changes and is_installed and where.target is None:
         from ..hosts.discovery import discover
-        from ..ui.hosts import with_stale
+        from ..ui.hosts import with_what_is_left
 
-        view = with_stale(view, discovery or discover())
+        view = with_what_is_left(view, discovery or discover())
     is_taught = teaches and "would_change" not in view.described
     if view.described["changed"] or tells_if_none or is_taught:
         from ..hosts.discovery import discover
@@ -131,7 +131,7 @@ def _done(console: Console, found: Located, work: Callable[[Located], View]) -> 
     return work(found)
 
 
-def _located(console: Console, where: Where) -> Located:
+def _located(console: Console, where: Where, command: str) -> Located:
     from ..hosts.locate import NoSpandrelError, locate
 
     if where.python is not None:
@@ -141,14 +141,14 @@ def _located(console: Console, where: Where) -> Located:
     except NoSpandrelError as error:
         if where.is_default:
             from ..hosts.discovery import discover
-            from ..ui.hosts import how_to_teach, teachable, tool_environment
+            from ..ui.hosts import teachable, tool_environment, way_on
 
             discovery = discover()
             hosts, here = discovery.hosts, discovery.here
             # A spandrel that was installed here would be one that no application uses.
             is_for_others = teachable(hosts) or tool_environment(Path(sys.prefix))
-            way_out = how_to_teach(hosts, here)
-            error.message = f"{error.complaint if is_for_others else error.message}; {way_out}"
+            message = error.complaint if is_for_others else error.message
+            error.message = f"{message}; {way_on(hosts, command, here)}"
             if here is not None and here.spandrel and here.kind.usable:
                 raise _OfHereError(error.message, here) from error
         raise

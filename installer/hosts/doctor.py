@@ -23,7 +23,7 @@ from .environment import python_in
 from .host import Host
 from .installing import installing
 from .interpreter import Interpreter, other_interpreter
-from .listed import lists, model_folders
+from .listed import lists, model_folders, namesake_of
 from .listen import listen
 from .locate import flags_of, host_with, locate
 from .processes import named
@@ -146,6 +146,7 @@ class Diagnosis:
         others: hosts of this machine, where nobody said which is meant and the running Python is none.
         to_restart: hosts that run and were started before their spandrel was taught.
         interpreter: what the patient's interpreter says of itself, where something failed.
+        namesake: a file of the same name among the host's models, where the one to look at is not there.
     """
 
     patient: Patient
@@ -155,6 +156,7 @@ class Diagnosis:
     others: tuple[Host, ...] = ()
     to_restart: tuple[Host, ...] = ()
     interpreter: Interpreter | None = None
+    namesake: Path | None = None
 
     def installing(self, package: str, *, upgrade: bool = False) -> str:
         """How to install a package for the interpreter, see ``installing``."""
@@ -226,7 +228,9 @@ def examine(patient: Patient, file: Path | None, progress: Progress) -> Diagnosi
     if not steps[-1].ok and steps[-1].cause != "no python":
         with suppress(AetherInstallError):
             interpreter = other_interpreter(patient.executable, flags=patient.flags)
-    return Diagnosis(patient, path, tuple(steps), package, others, tuple(stale), interpreter)
+    is_missing = path is not None and patient.host is not None and steps[-1].cause == "no file"
+    namesake = namesake_of(this_system(), patient.host, path.name) if is_missing and path and patient.host else None
+    return Diagnosis(patient, path, tuple(steps), package, others, tuple(stale), interpreter, namesake)
 
 
 def _by_what_it_is(step: Step, path: Path) -> Step:

@@ -94,6 +94,11 @@ class Kind:
     note: str = ""
     usable: bool = True
 
+    @property
+    def in_lists(self) -> str:
+        """Its name without a comma, to stand among others."""
+        return self.name.replace(",", "")
+
 
 COMFYUI = Kind(
     id="comfyui",

@@ -39,6 +39,14 @@ def lists(folders: tuple[Path, ...], file: Path) -> bool:
     return any(is_inside(file, folder) for folder in folders)
 
 
+def namesake_of(system: System, host: Host, name: str) -> Path | None:
+    """A file of some name where a host lists models, or in a folder beside those, for other kinds of models."""
+    folders = model_folders(system, host)
+    listed = (Path(place, name) for folder in folders for place, _, names in os.walk(folder) if name in names)
+    beside = (place / name for folder in folders for place in sorted(folder.parent.glob("*")))
+    return next((path for path in (*listed, *beside) if os.path.isfile(path)), None)
+
+
 def noted_folders(system: System, text: str, path: Path) -> Iterator[Path]:
     """
     The folders for upscale models that an ``extra_model_paths.yaml`` in some place names.

@@ -66,6 +66,10 @@ class Located:
             raise AetherInstallError(message, details=complaint)
 
 
+def _is_standard_library(folder: str) -> bool:
+    return os.path.basename(folder) == "lib-dynload" or os.path.isfile(os.path.join(folder, "os.py"))
+
+
 class NoSpandrelError(AetherInstallError):
     """
     An interpreter has no spandrel.
@@ -75,7 +79,10 @@ class NoSpandrelError(AetherInstallError):
     """
 
     def __init__(self, interpreter: Interpreter) -> None:
-        executable, looked_in = interpreter.executable, ", ".join(interpreter.looked_in)
+        executable = interpreter.executable
+        # Neither archives nor the standard library are where anybody would install a spandrel.
+        folders = [path for path in interpreter.looked_in if os.path.isdir(path) and not _is_standard_library(path)]
+        looked_in = ", ".join(folders or interpreter.looked_in)
         self.complaint = f"{executable} (Python {interpreter.version}) has no spandrel, having looked in {looked_in}"
         super().__init__(
             f"{self.complaint}; install it with {installing(interpreter, 'spandrel')}, or name another interpreter "

@@ -24,6 +24,8 @@ def doctor_view(diagnosis: Diagnosis) -> View:
         view = View(f"{what} loads and runs {where}, once it lies in a folder that {patient.name} lists")
     elif failed is None:
         view = View(f"{what} loads and runs {where}")
+    elif diagnosis.others:
+        view = View(f"an application has to be asked, and {failed.detail}; add {_ids(diagnosis)}", "bad")
     else:
         subject = f"{what} does not work" if diagnosis.file else "no AetherNet works"
         view = View(f"{subject} {where}: {_wrong(failed, diagnosis)}", "bad")
@@ -35,8 +37,8 @@ def doctor_view(diagnosis: Diagnosis) -> View:
         view.advice += [f"Of {patient.name}: {note}." for note in notes if note]
     view.advice = [without_marks(sentence) for sentence in view.advice]
     if diagnosis.others:
-        ids = " or ".join(f"--host {host.id}" for host in diagnosis.others)
-        view.advice.append(f"Found here: {', '.join(host.kind.name for host in diagnosis.others)}; add {ids}.")
+        names = ", ".join(f"{host.kind.in_lists} in {host.folder}" for host in diagnosis.others)
+        view.advice = [f"Found here: {names}; add {_ids(diagnosis)}."]
     view.described = {
         "ok": diagnosis.ok,
         "steps": [{"step": step.name, "ok": step.ok, "detail": step.detail} for step in diagnosis.steps],
@@ -105,6 +107,10 @@ _SENTENCES = {
 }
 
 
+def _ids(diagnosis: Diagnosis) -> str:
+    return " or ".join(f"--host {host.id}" for host in diagnosis.others)
+
+
 def _wrong(step: Step, diagnosis: Diagnosis) -> str:
     """What is wrong and what to do or to type, with which the advice begins."""
     host = diagnosis.patient.host
@@ -132,6 +138,9 @@ def _advice(step: Step, diagnosis: Diagnosis) -> Iterator[str]:
             yield f"Restart {host.kind.name}, which was started before: {host.kind.restart}."
     elif step.cause == "does not start" and patient.host:
         yield f"{patient.host.way_out[:1].upper()}{patient.host.way_out[1:]}."
+    elif step.cause == "no file" and diagnosis.namesake:
+        words = typed([str(diagnosis.namesake), *patient.named_by])
+        yield f"One of that name is in {diagnosis.namesake.parent}: `aether-install doctor {words}`."
     elif step.cause.startswith("rename to "):
         yield f"R{step.cause[1:]}: its name is to end so."
     elif step.cause == "refused":

@@ -55,7 +55,7 @@ def test_a_spandrel_that_no_application_uses_is_no_success(home: Path, tmp_path:
         headline = told.stdout.splitlines()[0]
         assert "loads AetherNet models" not in headline
         assert f"no application uses, since {tool} made it for a tool" in headline
-        assert "Found on this machine: ComfyUI; teach them with `aether-install spandrel --all`" in told.stdout
+        assert "Found on this machine: ComfyUI; teach it with `aether-install spandrel --all`" in told.stdout
     again = json.loads(run(home, environment, "spandrel", "--no-verify", "--json").stdout)
     assert (again["state"], again["changed"], again["used_by"]) == ("installed", [], [])
     nowhere = run(tmp_path, environment, "spandrel", "--no-verify").stdout

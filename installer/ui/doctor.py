@@ -31,7 +31,9 @@ def doctor_view(diagnosis: Diagnosis) -> View:
         view = View(f"{subject} {where}: {_wrong(failed, diagnosis)}", "bad")
     view.columns = ["", "", ""]
     view.rows = [(step.name, _MARKS[step.ok], step.detail) for step in diagnosis.steps]
-    view.advice = [sentence for step in diagnosis.steps if step.cause for sentence in _advice(step, diagnosis)]
+    # Where a model that fails is to lie is told once it works.
+    causes = [step for step in diagnosis.steps if step.cause and (failed is None or step.cause != "elsewhere")]
+    view.advice = [sentence for step in causes for sentence in _advice(step, diagnosis)]
     if patient.host:
         notes = (patient.host.kind.afterwards, patient.host.kind.note)
         view.advice += [f"Of {patient.name}: {note}." for note in notes if note]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ..hosts.discovery import Discovery
     from ..hosts.host import Host
 
+_TO_BE_RESTARTED = "installed, to be restarted"
+
 TEACH_ALL = "aether-install spandrel --all"
 
 NONE_IS_USABLE = (
@@ -58,7 +60,7 @@ def hosts_view(discovery: Discovery, searched: Sequence[Path]) -> View:
         models = _inside(host.models, host.folder) if host.models else host.kind.models_by if host.kind.usable else ""
         running = "yes" if host.running else "no"
         described.append(_described(host, version, state))
-        told = "installed, to be restarted" if described[-1]["restart"] else state or "cannot be read"
+        told = _TO_BE_RESTARTED if described[-1]["restart"] else state or "cannot be read"
         view.rows.append((host.id, _place(host), version or "", told, without_marks(models), running))
     left_out = [{"name": host.kind.name, "folder": str(host.folder)} for host in discovery.of_others]
     view.described = {"hosts": described, "left_out": left_out}
@@ -104,7 +106,9 @@ def results_view(results: Sequence[Result], discovery: Discovery, *, changes: bo
         if facts["changed"]:
             changed += [user for user in discovery.using(Path(facts["spandrel"]["path"])) if user not in changed]
         place = _place(result.host) if result.host else ""
-        row = (result.named, place, facts["spandrel"]["version"] or "", facts["state"] or "")
+        is_stale = not changes and result.host is not None and _is_stale(result.host, facts["state"])
+        state = _TO_BE_RESTARTED if is_stale else facts["state"] or ""
+        row = (result.named, place, facts["spandrel"]["version"] or "", state)
         view.rows.append((*row, _done(result, facts)) if changes else row)
         view.details += [
             (f"{result.named}, {name}", path) for name, path in (result.view.details if result.view else ())
@@ -118,15 +122,16 @@ def results_view(results: Sequence[Result], discovery: Discovery, *, changes: bo
     if not changes:
         for result, facts in zip(results, described, strict=True):
             facts["restart"] = result.host in stale
-        left = [result.host for result in results if result.host]
-        states = {facts["host"]: facts["state"] for facts in described}
-        are_all = len(left) >= len(discovery.hosts)
-        view.advice += [_command(states, left, once_restarted=bool(stale), are_all=are_all)] if left else []
     if teaches:
         view.advice += [*_afterwards(changed), *next_steps(changed, changed=True)]
     else:
         view.advice += restart_running(restart)
     view.advice += restart_stale(stale)
+    looked_at = [result.host for result in results if result.host and not changes]
+    if looked_at:
+        states = {facts["host"]: facts["state"] for facts in described}
+        are_all = len(looked_at) >= len(discovery.hosts)
+        view.advice.append(_command(states, looked_at, once_restarted=bool(stale), are_all=are_all))
     restart += stale
     view.described = {"results": described, "restart": [host.kind.name for host in restart]}
     return view

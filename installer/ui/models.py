@@ -92,6 +92,13 @@ def inspect_view(result: Inspection) -> View:
             takers = [name_of(kind) for kind, takes in taken.items() if takes]
             who = f"only {_and(takers)} load this file" if takers else "no host loads this file"
             warnings.append(f"{who}, since spandrel's own loader does not: {result.spandrel.obstacle}")
+        if (channels := _channels(result)) != 3:
+            takers = [name_of(kind) for kind, takes in taken.items() if takes]
+            where = f"it works in {_and(takers)}" if takers else "and none reads this file that gives what it takes"
+            warnings.append(
+                f"it takes {channels} channel{'s' if channels > 1 else ''}, and most applications give three to every "
+                f"model; {where}"
+            )
     view.advice = [f"Warning: {warning}." for warning in warnings]
     onnx = result.onnx
     view.described = {
@@ -129,7 +136,12 @@ def _taken(result: Inspection) -> dict[str, bool]:
     if result.spandrel is None:
         return {}
     refused = {"spandrel": bool(result.spandrel.obstacle), "weights_only": not result.by_torch}
-    return accepting(result.path.suffix.lower(), result.entries, refused)
+    return accepting(result.path.suffix.lower(), result.entries, refused, _channels(result))
+
+
+def _channels(result: Inspection) -> int:
+    """How many channels the model takes; those of a picture in colour if nobody knows."""
+    return int(result.identity.described["in_chans"]) if result.identity else 3
 
 
 def _by_whom(taken: dict[str, bool]) -> str:

@@ -235,6 +235,11 @@ def test_a_host_that_runs_since_before_it_was_taught_is_not_said_to_load_anythin
             assert "which SwarmUI will once restarted" in shown("status", *options).stdout.splitlines()[0]
             assert command("spandrel", *options, "--no-verify")["restart"] == ["SwarmUI"], "though nothing was changed"
         assert command("status", "--host", "forge")["restart"] is False
+        for command_line in (["hosts"], ["status", "--all"]):
+            lines = shown(*command_line, check=False).stdout.splitlines()
+            (line,) = (line for line in lines if "state installed, to be restarted" in line)
+            assert line.startswith("swarmui: ")
+            assert lines[-1].endswith("load them, once they were restarted.")
         results = command("status", "--all")["results"]
         assert [result["host"] for result in results if result["restart"]] == ["swarmui"]
     with running(machine, python, folder, "main.py"):

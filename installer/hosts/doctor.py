@@ -78,7 +78,10 @@ def patient_of_python(python: str | None) -> Patient:
     """The one that an interpreter belongs to, the running one by default."""
     executable = python or sys.executable
     named_by = ("--python", python) if python is not None else ()
-    return Patient(executable, None, named_by, host_with(executable), flags=flags_of(executable))
+    host = host_with(executable)
+    if host is not None and host.problem:
+        return Patient(None, None, named_by, host, f"{host.python} {host.problem}")
+    return Patient(executable, None, named_by, host, flags=flags_of(executable))
 
 
 def patient_of_target(target: Path) -> Patient:

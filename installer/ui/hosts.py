@@ -315,6 +315,8 @@ def _command(
         return "None that can use AetherNet models has a spandrel yet; start them once, so that they install it."
     if not left:
         once = ", once they were restarted" if once_restarted else ""
+        if any(host.problem for host in usable):
+            return f"All whose Python starts, that have a spandrel and can use AetherNet models, load them{once}."
         return f"All that have a spandrel and can use AetherNet models load them{once}."
     if not are_all:
         options = typed([word for host in left for word in ("--host", host.id)])

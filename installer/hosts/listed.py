@@ -13,6 +13,9 @@ from .system import System, is_inside
 _SUBFOLDER = "upscale_models"
 """What ComfyUI calls the kind of model, in its configuration and in folders of its own."""
 
+_FLOW = re.compile(r"^[^#\n]*(?<!\$)\{", re.MULTILINE)
+"""A mapping on one line, as in JSON, which is YAML too and is not read here."""
+
 _VARIABLE = re.compile(r"\$(\w+)|\$\{(\w+)\}|%(\w+)%")
 
 
@@ -20,7 +23,7 @@ def model_folders(system: System, host: Host) -> tuple[Path, ...]:
     """
     The folders in which a host lists upscale models, whether or not they are there.
 
-    Empty if it takes them from anywhere, or if a file that may name more of them cannot be read.
+    Empty if it takes them from anywhere, or if a file that may name more of them cannot be read or understood.
     """
     if host.models is None:
         return ()
@@ -28,7 +31,7 @@ def model_folders(system: System, host: Host) -> tuple[Path, ...]:
     files = [path for pattern in host.kind.more_models for path in system.places(pattern, host.folder)]
     told = list(_told_to_processes(system, host))
     texts = {path: system.read(path, "replace") for path in (*files, *(path for path, is_file in told if is_file))}
-    if None in texts.values():
+    if any(text is None or _FLOW.search(text) for text in texts.values()):
         return ()
     noted = (folder for path, text in texts.items() for folder in noted_folders(system, text or "", path))
     return tuple(dict.fromkeys((host.models, *own, *noted, *(path for path, is_file in told if not is_file))))

@@ -128,7 +128,13 @@ def _done_for(console: Console, host: Host, work: Callable[[Located], View]) -> 
 
 def _done(console: Console, found: Located, work: Callable[[Located], View]) -> View:
     console.subject(found.spandrel)
-    return work(found)
+    try:
+        return work(found)
+    except AetherInstallError as error:
+        from ..ui.tree import with_commands
+
+        error.message = with_commands(error.message, found.named_by, found.interpreter)
+        raise
 
 
 def _located(console: Console, where: Where, command: str) -> Located:

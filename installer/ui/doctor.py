@@ -129,7 +129,7 @@ def _advice(step: Step, diagnosis: Diagnosis) -> Iterator[str]:
     patient = diagnosis.patient
     found = diagnosis.found
     if step.cause in ("untaught", "broken", "foreign") and found:
-        yield state_advice(found, patient.named_by)
+        yield state_advice(found, patient.named_by, diagnosis.interpreter)
     elif step.cause in ("untaught", "broken"):
         yield f"Run `aether-install spandrel{as_options(patient.named_by)}` to teach it."
     elif step.cause == "unknown" and found and found.before.value == "outdated":

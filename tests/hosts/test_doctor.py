@@ -540,6 +540,11 @@ def test_inspect_and_doctor_agree_about_every_host(tmp_path: Path, file: str) ->
     if file == "grey":
         assert "it takes 1 channel, and most applications give three to every model" in told["warnings"][0]
         assert "chaiNNer and MangaJaNai Converter" in told["warnings"][0]
+        return
+    fused = tmp_path / "fused" / "m.pth"
+    written = in_process.aether_json("fuse", "--model_path", path, "--output_path", fused)
+    assert "error" not in written, written
+    assert sorted(in_process.aether_json("inspect", fused)["hosts"]) == sorted(works), "every application"
 
 
 def test_a_host_that_takes_no_models_is_told_so(tmp_path: Path) -> None:

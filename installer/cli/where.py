@@ -154,7 +154,7 @@ def _located(console: Console, where: Where, command: str) -> Located:
             # A spandrel that was installed here would be one that no application uses.
             is_for_others = teachable(hosts) or tool_environment(Path(sys.prefix))
             message = error.complaint if is_for_others else error.message
-            error.message = f"{message}; {way_on(hosts, command, here)}"
+            error.message = f"{message}; {way_on(discovery, command, here)}"
             if here is not None and here.spandrel and here.kind.usable:
                 raise _OfHereError(error.message, here) from error
         raise
@@ -173,7 +173,7 @@ def _on_several(console: Console, where: Where, work: Callable[[Located], View],
     for error in errors:
         console.error(error, final=False)
     if not results:
-        console.error(_nothing_found(), final=False)
+        console.error(_nothing_found(discovery), final=False)
     elif teaches and not errors and not any(result.view for result in results):
         console.error(AetherInstallError(NONE_IS_USABLE), final=False)
         sys.exit(1)
@@ -208,7 +208,9 @@ def _results(console: Console, where: Where, discovery: Discovery, work: Callabl
             yield Result(host.id if host else str(name), host, error=told(error))
 
 
-def _nothing_found() -> AetherInstallError:
-    return AetherInstallError(
-        "no application that uses spandrel was found; name the folder of yours with --host, or its Python with --python"
-    )
+def _nothing_found(discovery: Discovery) -> AetherInstallError:
+    from ..ui.hosts import without_sudo
+
+    complaint = "no application that uses spandrel was found"
+    way_out = "name the folder of yours with --host, or its Python with --python"
+    return AetherInstallError("; ".join([complaint, way_out, *without_sudo(discovery)]))

@@ -80,6 +80,7 @@ def hosts_view(discovery: Discovery, searched: Sequence[Path]) -> View:
         if host.problem
     )
     view.advice += map(_left_to_others, discovery.of_others)
+    view.advice += [f"{_capitalised(sentence)}." for sentence in without_sudo(discovery)]
     stale = [host for host, facts in zip(hosts, described, strict=True) if facts["restart"]]
     view.advice += restart_stale(stale)
     states = {facts["id"]: facts["state"] for facts in described}
@@ -185,7 +186,7 @@ def with_users(view: View, discovery: Discovery, *, teaches: bool, tells_if_none
         view.headline = f"{done}{' in a spandrel that' if colon else ', a spandrel that'} {nobody}"
         view.mood = "bad"
         view.advice = [line for line in view.advice if line != RESTART]
-        sentence = way_on(discovery.hosts, "spandrel")
+        sentence = way_on(discovery, "spandrel")
         view.advice.append(f"{_capitalised(sentence)}.")
     return view
 
@@ -197,7 +198,13 @@ def tool_environment(prefix: Path) -> str:
     return "pipx" if (prefix / "pipx_metadata.json").is_file() else ""
 
 
-def way_on(hosts: Sequence[Host], command: str, here: Host | None = None) -> str:
+def without_sudo(discovery: Discovery) -> list[str]:
+    """What to do where sudo keeps the applications of whoever typed it from being found, as a part of a sentence."""
+    home = discovery.passed_over
+    return [f"run this without sudo to find what is in {home}, the home of {home.name}"] if home else []
+
+
+def way_on(discovery: Discovery, command: str, here: Host | None = None) -> str:
     """
     Which applications there are, and how a command is given for them, as a part of a sentence.
 
@@ -205,6 +212,7 @@ def way_on(hosts: Sequence[Host], command: str, here: Host | None = None) -> str
         command: its name.
         here: the one in whose folder this was asked.
     """
+    hosts = discovery.hosts
     usable = teachable(hosts)
     if here is not None and here.spandrel and here in usable:
         version, state = here.spandrel.version or "of unknown version", here.state or "which cannot be read"
@@ -213,7 +221,8 @@ def way_on(hosts: Sequence[Host], command: str, here: Host | None = None) -> str
             f"`--host {typed([str(here.folder)])}`"
         )
     if not usable:
-        return _where_else().rstrip(".").replace("Name", f"{_none_found(hosts)}; name", 1)
+        otherwise = _where_else().rstrip(".").replace("Name", f"{_none_found(hosts)}; name", 1)
+        return "; ".join([otherwise, *without_sudo(discovery)])
     names = [host.kind.in_lists + (f" ({host.id})" if usable[1:] else "") for host in usable]
     found, them = f"found on this machine: {', '.join(names)}", "them" if usable[1:] else "it"
     each = f"`aether-install {command} --all`, or {'one' if usable[1:] else 'by its name'} with `--host {usable[0].id}`"

@@ -135,3 +135,20 @@ def test_in_an_applications_own_python_it_is_a_success(home: Path) -> None:
     assert "installed: spandrel 0.4.1 loads AetherNet models" in told.stdout.splitlines()[0]
     assert json.loads(run(home, environment, "spandrel", "--json").stdout)["used_by"] == ["comfyui"]
     run(home, environment, "uninstall")
+
+
+@pytest.mark.not_on_windows("there is no sudo")
+@pytest.mark.parametrize("command", ["hosts", "spandrel --all", "status", "spandrel"])
+def test_with_sudo_it_says_whose_home_was_looked_in(tmp_path: Path, command: str) -> None:
+    """Which is that of root, where nobody has an application."""
+    tool = with_aether_install(make_environment(tmp_path / "tool", None, borrow=False))
+    line = [tool.python, "-B", "-m", "aether_install", *command.split()]
+    for user, home, is_told in (
+        ("root", tmp_path, True),
+        ("root", Path(os.path.expanduser("~root")), False),
+        ("", tmp_path, False),
+    ):
+        variables = {**environment_in(home), "SUDO_USER": user}
+        told = subprocess.run(line, capture_output=True, text=True, env=variables, cwd=tmp_path)
+        where = f"un this without sudo to find what is in {os.path.expanduser('~root')}, the home of "
+        assert (where in told.stdout + told.stderr) is is_told, told

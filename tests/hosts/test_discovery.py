@@ -161,6 +161,15 @@ def test_all_are_taught_by_one_command_and_cleared_by_one(machine: Machine, comm
     assert snapshot(machine.root) == before
 
 
+def test_what_an_update_of_it_undoes_is_said_however_it_was_taught(
+    machine: Machine, command: Callable[..., Any]
+) -> None:
+    for options in (["--all"], ["--host", "chainner"], ["--host", "chainner", "--host", "forge"]):
+        shown = aether_install("spandrel", *options, "--no-verify", env=machine.environment).stdout
+        assert "\nchaiNNer: after an update of it, start it once and quit it before it is taught again" in shown
+        command("uninstall", *options)
+
+
 def test_a_host_is_taught_by_its_own_python(machine: Machine, command: Callable[..., Any]) -> None:
     taught = command("spandrel", "--host", "invokeai", "--no-verify")
     assert (taught["host"], taught["state"], taught["used_by"]) == ("invokeai", "installed", ["invokeai"])

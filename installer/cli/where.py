@@ -97,7 +97,13 @@ def on_each(
         from ..hosts.discovery import discover
         from ..ui.hosts import with_what_is_left
 
-        view = with_what_is_left(view, discovery or discover())
+        discovery = discovery or discover()
+        view = with_what_is_left(view, discovery)
+    if not changes and where.is_default:
+        from ..hosts.discovery import discover
+        from ..ui.hosts import with_others
+
+        view = with_others(view, discovery or discover())
     is_taught = teaches and "would_change" not in view.described
     if view.described["changed"] or tells_if_none or is_taught:
         from ..hosts.discovery import discover

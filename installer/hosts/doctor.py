@@ -46,6 +46,10 @@ _DOING = {
 }
 
 
+_MEANT_ANOTHER = ("no torch", "no spandrel", "untaught")
+"""Why the running Python fails, where it is most likely not the one that was meant."""
+
+
 @dataclass(frozen=True)
 class Patient:
     """
@@ -225,7 +229,7 @@ def examine(patient: Patient, file: Path | None, progress: Progress) -> Diagnosi
     stale = [host for host in using if host.to_restart]
     if stale:
         steps = [_not_yet_taught(step, stale) if step.name == "taught" else step for step in steps]
-    is_no_host = not patient.named_by and steps[-1].cause in ("no torch", "no spandrel")
+    is_no_host = not patient.named_by and patient.host is None and steps[-1].cause in _MEANT_ANOTHER
     others = tuple(host for host in discover().hosts if host.python and host.kind.usable) if is_no_host else ()
     interpreter = None
     if not steps[-1].ok and steps[-1].cause != "no python":

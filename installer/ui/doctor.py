@@ -24,7 +24,7 @@ def doctor_view(diagnosis: Diagnosis) -> View:
         view = View(f"{what} loads and runs {where}, once it lies in a folder that {patient.name} lists")
     elif failed is None:
         view = View(f"{what} loads and runs {where}")
-    elif diagnosis.others:
+    elif diagnosis.others and failed.cause != "untaught":
         view = View(f"an application has to be asked, and {failed.detail}; add {_ids(diagnosis)}", "bad")
     else:
         subject = f"{what} does not work" if diagnosis.file else "no AetherNet works"
@@ -40,7 +40,9 @@ def doctor_view(diagnosis: Diagnosis) -> View:
     view.advice = [without_marks(sentence) for sentence in view.advice]
     if diagnosis.others:
         names = ", ".join(f"{host.kind.in_lists} in {host.folder}" for host in diagnosis.others)
-        view.advice = [f"Found here: {names}; add {_ids(diagnosis)}."]
+        found = f"Found here: {names}; add {_ids(diagnosis)}."
+        is_whole = failed is not None and failed.cause == "untaught"
+        view.advice = [*view.advice, f"No application uses this spandrel. {found}"] if is_whole else [found]
     view.described = {
         "ok": diagnosis.ok,
         "steps": [{"step": step.name, "ok": step.ok, "detail": step.detail} for step in diagnosis.steps],

@@ -157,6 +157,19 @@ def with_what_is_left(view: View, discovery: Discovery) -> View:
     return view
 
 
+def with_others(view: View, discovery: Discovery) -> View:
+    """A view of the state of the running Python's spandrel, with applications where none of them uses that one."""
+    usable = teachable(discovery.hosts)
+    if usable and not discovery.using(Path(view.described["spandrel"]["path"])):
+        view.headline = view.headline.replace(
+            "this spandrel", "this spandrel, which no application found here uses,", 1
+        )
+        if discovery.here in usable:
+            view.advice = []
+        view.advice.append(f"{_capitalised(way_on(discovery, 'status', discovery.here))}.")
+    return view
+
+
 def with_users(view: View, discovery: Discovery, *, teaches: bool, tells_if_none: bool, prefix: Path) -> View:
     """
     A view of what was done to one spandrel, with what that means for the applications that use it.

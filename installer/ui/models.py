@@ -92,14 +92,8 @@ def inspect_view(result: Inspection) -> View:
             takers = [name_of(kind) for kind, takes in taken.items() if takes]
             who = f"only {_and(takers)} load this file" if takers else "no host loads this file"
             warnings.append(f"{who}, since spandrel's own loader does not: {result.spandrel.obstacle}")
-        if (channels := _channels(result)) != 3:
-            takers = [name_of(kind) for kind, takes in taken.items() if takes]
-            where = f"it works in {_and(takers)}" if takers else "and none reads this file that gives what it takes"
-            warnings.append(
-                f"it takes {channels} channel{'s' if channels > 1 else ''}, and most applications give three to every "
-                f"model; {where}"
-            )
-    view.advice = [f"Warning: {warning}." for warning in warnings]
+    notes = [*_about_channels(_channels(result), taken)]
+    view.advice = [*(f"Warning: {warning}." for warning in warnings), *notes]
     onnx = result.onnx
     view.described = {
         "generation": identity.generation.name if identity else None,
@@ -119,6 +113,7 @@ def inspect_view(result: Inspection) -> View:
         },
         "hosts": [kind for kind, takes in taken.items() if takes],
         "warnings": warnings,
+        "notes": notes,
     }
     if onnx and onnx.generation:
         view.described |= {
@@ -142,6 +137,15 @@ def _taken(result: Inspection) -> dict[str, bool]:
 def _channels(result: Inspection) -> int:
     """How many channels the model takes; those of a picture in colour if nobody knows."""
     return int(result.identity.described["in_chans"]) if result.identity else 3
+
+
+def _about_channels(channels: int, taken: dict[str, bool]) -> Iterator[str]:
+    """What is to be known of a model that most hosts feed wrongly, however well it is."""
+    if taken and channels != 3:
+        takers = [name_of(kind) for kind, takes in taken.items() if takes]
+        where = f"it works in {_and(takers)}" if takers else "none that gives what it takes reads this file"
+        counted = f"{channels} channel{'s' if channels > 1 else ''}"
+        yield f"It takes {counted}, and most applications give three to every model; {where}."
 
 
 def _by_whom(taken: dict[str, bool]) -> str:

@@ -538,8 +538,8 @@ def test_inspect_and_doctor_agree_about_every_host(tmp_path: Path, file: str) ->
     works = {kind.id: seen(path, tmp_path, kind.id) for kind in KINDS if kind.usable}
     assert sorted(told["hosts"]) == sorted(name for name, said in works.items() if said["ok"]), works
     if file == "grey":
-        assert "it takes 1 channel, and most applications give three to every model" in told["warnings"][0]
-        assert "chaiNNer and MangaJaNai Converter" in told["warnings"][0]
+        assert "It takes 1 channel, and most applications give three to every model" in told["notes"][0]
+        assert "chaiNNer and MangaJaNai Converter" in told["notes"][0]
         return
     fused = tmp_path / "fused" / "m.pth"
     written = in_process.aether_json("fuse", "--model_path", path, "--output_path", fused)

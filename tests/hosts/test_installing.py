@@ -66,6 +66,7 @@ def test_the_commands_that_are_advised_work(tmp_path: Path, make: Callable[[Path
     assert aether_json("status", "--python", python)["state"] == "absent", "it is there, and untaught"
 
 
+@pytest.mark.not_on_windows("uv does not run under Wine")
 @pytest.mark.parametrize("make", [with_pip, without_pip])
 def test_a_fork_that_does_not_work_is_replaced_by_the_advice_alone(
     tmp_path: Path, make: Callable[[Path], Environment]

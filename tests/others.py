@@ -45,7 +45,8 @@ def of_a_fork(at: Tree) -> None:
     of_a_spandrel_to_come(at)
     at.edit(at.payload / "__init__.py", b"import aether\n", b"import aether, aether_net_of_before\n")
     record = next(at.site_packages.glob("*.dist-info")) / "RECORD"
-    write(record, record.read_bytes() + b"spandrel/architectures/AetherNet/__init__.py,,\n")
+    rows = [f"spandrel/architectures/AetherNet/{name},,\n" for name in shipped_payload().files]
+    write(record, record.read_bytes() + "".join(rows).encode())
 
 
 def raising(at: Tree) -> None:

@@ -163,6 +163,8 @@ def _start_torch(console: Console, python: str | None, host: str | None) -> None
     except AetherInstallError as error:
         from ..hosts.selection import hosts_with_torch
 
-        others = ", ".join(f"--host {host.id}" for host in hosts_with_torch())
-        error.message += f"; found here: {others}" if others else ""
+        others = " or ".join(f"`--host {host.id}`" for host in hosts_with_torch())
+        if others:
+            complaint, _, _ = error.message.partition("; ")
+            error.message = f"{complaint}; add {others}, or name another Python that has one with --python"
         raise

@@ -81,7 +81,7 @@ def on_each(
         view = _done_for(console, resolve(where.hosts[0], discovery), work)
     else:
         try:
-            located = _located(console, where)
+            located = _located(console, where, "spandrel" if teaches else "uninstall" if changes else "status")
         except _OfHereError as error:
             if changes:
                 raise
@@ -95,9 +95,15 @@ def on_each(
     is_installed = view.described["state"] == "installed"
     if not changes and is_installed and where.target is None:
         from ..hosts.discovery import discover
-        from ..ui.hosts import with_stale
+        from ..ui.hosts import with_what_is_left
 
-        view = with_stale(view, discovery or discover())
+        discovery = discovery or discover()
+        view = with_what_is_left(view, discovery)
+    if not changes and where.is_default:
+        from ..hosts.discovery import discover
+        from ..ui.hosts import with_others
+
+        view = with_others(view, discovery or discover())
     is_taught = teaches and "would_change" not in view.described
     if view.described["changed"] or tells_if_none or is_taught:
         from ..hosts.discovery import discover
@@ -128,10 +134,16 @@ def _done_for(console: Console, host: Host, work: Callable[[Located], View]) -> 
 
 def _done(console: Console, found: Located, work: Callable[[Located], View]) -> View:
     console.subject(found.spandrel)
-    return work(found)
+    try:
+        return work(found)
+    except AetherInstallError as error:
+        from ..ui.tree import with_commands
+
+        error.message = with_commands(error.message, found.named_by, found.interpreter)
+        raise
 
 
-def _located(console: Console, where: Where) -> Located:
+def _located(console: Console, where: Where, command: str) -> Located:
     from ..hosts.locate import NoSpandrelError, locate
 
     if where.python is not None:
@@ -141,14 +153,14 @@ def _located(console: Console, where: Where) -> Located:
     except NoSpandrelError as error:
         if where.is_default:
             from ..hosts.discovery import discover
-            from ..ui.hosts import how_to_teach, teachable, tool_environment
+            from ..ui.hosts import teachable, tool_environment, way_on
 
             discovery = discover()
             hosts, here = discovery.hosts, discovery.here
             # A spandrel that was installed here would be one that no application uses.
             is_for_others = teachable(hosts) or tool_environment(Path(sys.prefix))
-            way_out = how_to_teach(hosts, here)
-            error.message = f"{error.complaint if is_for_others else error.message}; {way_out}"
+            message = error.complaint if is_for_others else error.message
+            error.message = f"{message}; {way_on(discovery, command, here)}"
             if here is not None and here.spandrel and here.kind.usable:
                 raise _OfHereError(error.message, here) from error
         raise
@@ -167,7 +179,7 @@ def _on_several(console: Console, where: Where, work: Callable[[Located], View],
     for error in errors:
         console.error(error, final=False)
     if not results:
-        console.error(_nothing_found(), final=False)
+        console.error(_nothing_found(discovery), final=False)
     elif teaches and not errors and not any(result.view for result in results):
         console.error(AetherInstallError(NONE_IS_USABLE), final=False)
         sys.exit(1)
@@ -202,7 +214,9 @@ def _results(console: Console, where: Where, discovery: Discovery, work: Callabl
             yield Result(host.id if host else str(name), host, error=told(error))
 
 
-def _nothing_found() -> AetherInstallError:
-    return AetherInstallError(
-        "no application that uses spandrel was found; name the folder of yours with --host, or its Python with --python"
-    )
+def _nothing_found(discovery: Discovery) -> AetherInstallError:
+    from ..ui.hosts import without_sudo
+
+    complaint = "no application that uses spandrel was found"
+    way_out = "name the folder of yours with --host, or its Python with --python"
+    return AetherInstallError("; ".join([complaint, way_out, *without_sudo(discovery)]))

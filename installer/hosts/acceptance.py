@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 
 from .kinds import KINDS, Kind
 
+_GIVEN = 3
+"""How many channels a host gives to every model, unless it adapts."""
 
-def accepting(suffix: str, entries: Sequence[str], refused: Mapping[str, bool]) -> dict[str, bool]:
+
+def accepting(suffix: str, entries: Sequence[str], refused: Mapping[str, bool], channels: int) -> dict[str, bool]:
     """
     Whether each kind of host that can be given models takes a file, by the id of the kind.
 
@@ -16,11 +19,13 @@ def accepting(suffix: str, entries: Sequence[str], refused: Mapping[str, bool]) 
         suffix: the file's, in lower case.
         entries: the names inside it, if it is a zip archive.
         refused: whether a reader, as ``Kind.reader`` names it, refuses the file.
+        channels: how many the model takes.
     """
     taken: dict[str, bool] = {}
     for kind in KINDS:
         if kind.usable:
             fits = suffix in kind.suffixes and not refused[kind.reader] and _accepts(kind, entries)
+            fits = fits and (kind.adapts or channels == _GIVEN)
             taken[kind.id] = taken.get(kind.id, False) or fits
     return taken
 

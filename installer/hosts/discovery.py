@@ -45,12 +45,14 @@ class Discovery:
         complete: whether there was time to look into every folder that was to be looked into.
         of_others: hosts that somebody else runs, and that nothing else told of.
         here: the host that the current folder is a part of.
+        passed_over: the home of the user who runs this by sudo, in which nothing was looked for.
     """
 
     hosts: tuple[Host, ...]
     complete: bool = True
     of_others: tuple[Host, ...] = ()
     here: Host | None = None
+    passed_over: Path | None = None
 
     def using(self, package: Path) -> list[Host]:
         """The hosts that import the spandrel in a folder."""
@@ -89,6 +91,7 @@ def discover(search: Iterable[Path] = (), system: System | None = None) -> Disco
         is_complete,
         tuple(_with_processes(system, host, processes) for host in others),
         next(here, None),
+        system.passed_over,
     )
 
 

@@ -23,7 +23,7 @@ from .environment import python_in
 from .host import Host
 from .installing import installing
 from .interpreter import Interpreter, other_interpreter
-from .listed import lists, model_folders
+from .listed import lists, model_folders, namesake_of
 from .listen import listen
 from .locate import flags_of, host_with, locate
 from .processes import named
@@ -44,6 +44,10 @@ _DOING = {
     "upscaled": "upscaling a small picture",
     "half": "upscaling it in half precision",
 }
+
+
+_MEANT_ANOTHER = ("no torch", "no spandrel", "untaught")
+"""Why the running Python fails, where it is most likely not the one that was meant."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,10 @@ def patient_of_python(python: str | None) -> Patient:
     """The one that an interpreter belongs to, the running one by default."""
     executable = python or sys.executable
     named_by = ("--python", python) if python is not None else ()
-    return Patient(executable, None, named_by, host_with(executable), flags=flags_of(executable))
+    host = host_with(executable)
+    if host is not None and host.problem:
+        return Patient(None, None, named_by, host, f"{host.python} {host.problem}")
+    return Patient(executable, None, named_by, host, flags=flags_of(executable))
 
 
 def patient_of_target(target: Path) -> Patient:
@@ -146,6 +153,7 @@ class Diagnosis:
         others: hosts of this machine, where nobody said which is meant and the running Python is none.
         to_restart: hosts that run and were started before their spandrel was taught.
         interpreter: what the patient's interpreter says of itself, where something failed.
+        namesake: a file of the same name among the host's models, where the one to look at is not there.
     """
 
     patient: Patient
@@ -155,6 +163,7 @@ class Diagnosis:
     others: tuple[Host, ...] = ()
     to_restart: tuple[Host, ...] = ()
     interpreter: Interpreter | None = None
+    namesake: Path | None = None
 
     def installing(self, package: str, *, upgrade: bool = False) -> str:
         """How to install a package for the interpreter, see ``installing``."""
@@ -220,13 +229,15 @@ def examine(patient: Patient, file: Path | None, progress: Progress) -> Diagnosi
     stale = [host for host in using if host.to_restart]
     if stale:
         steps = [_not_yet_taught(step, stale) if step.name == "taught" else step for step in steps]
-    is_no_host = not patient.named_by and steps[-1].cause in ("no torch", "no spandrel")
+    is_no_host = not patient.named_by and patient.host is None and steps[-1].cause in _MEANT_ANOTHER
     others = tuple(host for host in discover().hosts if host.python and host.kind.usable) if is_no_host else ()
     interpreter = None
     if not steps[-1].ok and steps[-1].cause != "no python":
         with suppress(AetherInstallError):
             interpreter = other_interpreter(patient.executable, flags=patient.flags)
-    return Diagnosis(patient, path, tuple(steps), package, others, tuple(stale), interpreter)
+    is_missing = path is not None and patient.host is not None and steps[-1].cause == "no file"
+    namesake = namesake_of(this_system(), patient.host, path.name) if is_missing and path and patient.host else None
+    return Diagnosis(patient, path, tuple(steps), package, others, tuple(stale), interpreter, namesake)
 
 
 def _by_what_it_is(step: Step, path: Path) -> Step:

@@ -59,6 +59,8 @@ class Host:
         repair = f"repair {self.kind.name}"
         if self.spandrel is None:
             return repair
+        if self.state == "installed":
+            return f"{repair}; the spandrel of it is taught already"
         target = typed(["--target", str(self.spandrel.site_packages)])
         return f"{repair}, or teach its spandrel with `aether-install spandrel {target}`"
 

@@ -14,9 +14,16 @@ if TYPE_CHECKING:
     from .interpreter import Interpreter
 
 
-def installing(interpreter: Interpreter, package: str, *, upgrade: bool = False) -> str:
-    """The commands, in backquotes and as a part of a sentence, that install a package where an interpreter finds it."""
-    python, options = interpreter.executable, ["--upgrade"] if upgrade else []
+def installing(interpreter: Interpreter, package: str, *, upgrade: bool = False, again: bool = False) -> str:
+    """
+    The commands, in backquotes and as a part of a sentence, that install a package where an interpreter finds it.
+
+    Args:
+        upgrade: even if another version of it is there.
+        again: even if the same version of it is there, of which nothing is to stay.
+    """
+    options = [*(["--upgrade"] if upgrade else []), *(["--force-reinstall", "--no-deps"] if again else [])]
+    python = interpreter.executable
     if interpreter.is_managed:
         inside = os.path.join("FOLDER", "Scripts" if sys.platform == "win32" else "bin", "python")
         made = _commands([python, "-m", "venv", "FOLDER"], [inside, "-m", "pip", "install", package])

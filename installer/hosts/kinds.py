@@ -94,6 +94,11 @@ class Kind:
     note: str = ""
     usable: bool = True
 
+    @property
+    def in_lists(self) -> str:
+        """Its name without a comma, to stand among others."""
+        return self.name.replace(",", "")
+
 
 COMFYUI = Kind(
     id="comfyui",
@@ -245,7 +250,8 @@ KINDS = (
         name="InvokeAI",
         markers=(("invokeai.yaml",), (".venv", "databases"), (".venv/*/invokeai-web*",)),
         environments=(".venv", "venv"),
-        models_by="*Models*, *Add Model*",
+        models_by="*Models*, *Add Models*",
+        chosen_in="*Upscaling*, *Upscale Model*",
         places=("{home}/invokeai", "{INVOKEAI_ROOT}"),
         configurations=(INVOKEAI_LAUNCHER,),
         scripts=("invokeai-web", "invokeai-web.exe", "run_app.py"),

@@ -13,6 +13,9 @@ from .system import System, is_inside
 _SUBFOLDER = "upscale_models"
 """What ComfyUI calls the kind of model, in its configuration and in folders of its own."""
 
+_FLOW = re.compile(r"^[^#\n]*(?<!\$)\{", re.MULTILINE)
+"""A mapping on one line, as in JSON, which is YAML too and is not read here."""
+
 _VARIABLE = re.compile(r"\$(\w+)|\$\{(\w+)\}|%(\w+)%")
 
 
@@ -20,7 +23,7 @@ def model_folders(system: System, host: Host) -> tuple[Path, ...]:
     """
     The folders in which a host lists upscale models, whether or not they are there.
 
-    Empty if it takes them from anywhere, or if a file that may name more of them cannot be read.
+    Empty if it takes them from anywhere, or if a file that may name more of them cannot be read or understood.
     """
     if host.models is None:
         return ()
@@ -28,7 +31,7 @@ def model_folders(system: System, host: Host) -> tuple[Path, ...]:
     files = [path for pattern in host.kind.more_models for path in system.places(pattern, host.folder)]
     told = list(_told_to_processes(system, host))
     texts = {path: system.read(path, "replace") for path in (*files, *(path for path, is_file in told if is_file))}
-    if None in texts.values():
+    if any(text is None or _FLOW.search(text) for text in texts.values()):
         return ()
     noted = (folder for path, text in texts.items() for folder in noted_folders(system, text or "", path))
     return tuple(dict.fromkeys((host.models, *own, *noted, *(path for path, is_file in told if not is_file))))
@@ -37,6 +40,14 @@ def model_folders(system: System, host: Host) -> tuple[Path, ...]:
 def lists(folders: tuple[Path, ...], file: Path) -> bool:
     """Whether a file is in one of some folders, or in a folder inside it."""
     return any(is_inside(file, folder) for folder in folders)
+
+
+def namesake_of(system: System, host: Host, name: str) -> Path | None:
+    """A file of some name where a host lists models, or in a folder beside those, for other kinds of models."""
+    folders = model_folders(system, host)
+    listed = (Path(place, name) for folder in folders for place, _, names in os.walk(folder) if name in names)
+    beside = (place / name for folder in folders for place in sorted(folder.parent.glob("*")))
+    return next((path for path in (*listed, *beside) if os.path.isfile(path)), None)
 
 
 def noted_folders(system: System, text: str, path: Path) -> Iterator[Path]:

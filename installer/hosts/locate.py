@@ -66,6 +66,10 @@ class Located:
             raise AetherInstallError(message, details=complaint)
 
 
+def _is_standard_library(folder: str) -> bool:
+    return os.path.basename(folder) == "lib-dynload" or os.path.isfile(os.path.join(folder, "os.py"))
+
+
 class NoSpandrelError(AetherInstallError):
     """
     An interpreter has no spandrel.
@@ -75,7 +79,10 @@ class NoSpandrelError(AetherInstallError):
     """
 
     def __init__(self, interpreter: Interpreter) -> None:
-        executable, looked_in = interpreter.executable, ", ".join(interpreter.looked_in)
+        executable = interpreter.executable
+        # Neither archives nor the standard library are where anybody would install a spandrel.
+        folders = [path for path in interpreter.looked_in if os.path.isdir(path) and not _is_standard_library(path)]
+        looked_in = ", ".join(folders or interpreter.looked_in)
         self.complaint = f"{executable} (Python {interpreter.version}) has no spandrel, having looked in {looked_in}"
         super().__init__(
             f"{self.complaint}; install it with {installing(interpreter, 'spandrel')}, or name another interpreter "
@@ -109,15 +116,21 @@ def locate(python: str | None = None, target: Path | None = None) -> Located:
 
 def _asked(executable: str | None) -> Interpreter:
     """What an interpreter, the running one by default, says when it is started as its host starts it."""
-    flags = flags_of(executable or sys.executable)
+    host = host_with(executable or sys.executable)
+    flags = _flags_of(host, executable or sys.executable)
     if executable is None and flags == own_flags():
         return running_interpreter()
+    if executable is not None and host is not None and host.problem:
+        return other_interpreter(executable, f"{host.kind.name} in {host.folder}", flags, host.way_out)
     return other_interpreter(executable or sys.executable, flags=flags)
 
 
 def flags_of(executable: str) -> tuple[str, ...]:
     """What the host of an interpreter starts it with; of one without a host, how the running one was if it is that."""
-    host = host_with(executable)
+    return _flags_of(host_with(executable), executable)
+
+
+def _flags_of(host: Host | None, executable: str) -> tuple[str, ...]:
     if host is not None:
         return host.flags
     return own_flags() if executable == sys.executable else ()
@@ -129,7 +142,8 @@ def host_with(executable: str) -> Host | None:
     from .discovery import host_of
     from .system import this_system
 
-    found = shutil.which(executable)
+    # A link to a Python that is gone still tells whose it was.
+    found = shutil.which(executable) or (executable if os.path.islink(executable) else None)
     return host_of(this_system(), Path(os.path.abspath(found))) if found else None
 
 

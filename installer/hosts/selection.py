@@ -96,9 +96,12 @@ def executable_of(host: Host) -> str:
 
 
 def hosts_with_torch() -> list[Host]:
-    """The hosts of this machine whose Python is known and has a torch, which lies beside its spandrel."""
-    return [
-        host
-        for host in discover().hosts
-        if host.python and not host.problem and host.spandrel and (host.spandrel.package.parent / "torch").is_dir()
-    ]
+    """
+    The hosts of this machine whose Python is known and has a torch.
+
+    That lies beside its spandrel, except where an environment shares one; if no host is known to have one, those count
+    whose spandrel must find one somewhere.
+    """
+    with_spandrel = [host for host in discover().hosts if host.python and not host.problem and host.spandrel]
+    beside = [host for host in with_spandrel if host.spandrel and (host.spandrel.package.parent / "torch").is_dir()]
+    return beside or with_spandrel

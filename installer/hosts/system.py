@@ -51,6 +51,13 @@ class System:
     python: Path | None = None
     folder: Path | None = None
 
+    @property
+    def passed_over(self) -> Path | None:
+        """The home of the user who runs this by sudo, where another one counts, most likely that of root."""
+        user = self.environment.get("SUDO_USER") or self.environment.get("DOAS_USER")
+        home = os.path.expanduser(f"~{user}") if user and self.platform != "windows" else "~"
+        return None if home.startswith("~") or same_place(Path(home), self.home) else Path(home)
+
     def path(self, text: object) -> Path | None:
         """The place that a configuration file or a variable names; None if it is no absolute path."""
         if not isinstance(text, str) or not 0 < len(text) < 4096 or "\0" in text:

@@ -18,6 +18,9 @@ from . import record, registry
 from .facts import Facts
 from .layout import Spandrel
 
+REINSTALL = "reinstall spandrel as it is released"
+TRIES_IT = "`aether-install doctor` tries it"
+
 
 class Worth(Enum):
     """What it is good for."""
@@ -55,9 +58,9 @@ class Foreign:
     def way_out(self) -> str:
         """What to do about it, likewise."""
         if self.worth is Worth.WORKS:
-            return "there is nothing to do: this spandrel knows AetherNet by itself; `aether-install doctor` tries it"
+            return f"there is nothing to do: this spandrel knows AetherNet by itself; {TRIES_IT}"
         if self.came_with_spandrel:
-            return "it came with this spandrel, a fork of it: reinstall spandrel as it is released, and run this again"
+            return f"it came with this spandrel, a fork of it: {REINSTALL}, and run this again"
         return f"remove {self.place}, and lines about it in main_registry.py if there are any, and run this again"
 
 

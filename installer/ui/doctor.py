@@ -24,19 +24,25 @@ def doctor_view(diagnosis: Diagnosis) -> View:
         view = View(f"{what} loads and runs {where}, once it lies in a folder that {patient.name} lists")
     elif failed is None:
         view = View(f"{what} loads and runs {where}")
+    elif diagnosis.others and failed.cause != "untaught":
+        view = View(f"an application has to be asked, and {failed.detail}; add {_ids(diagnosis)}", "bad")
     else:
         subject = f"{what} does not work" if diagnosis.file else "no AetherNet works"
         view = View(f"{subject} {where}: {_wrong(failed, diagnosis)}", "bad")
     view.columns = ["", "", ""]
     view.rows = [(step.name, _MARKS[step.ok], step.detail) for step in diagnosis.steps]
-    view.advice = [sentence for step in diagnosis.steps if step.cause for sentence in _advice(step, diagnosis)]
+    # Where a model that fails is to lie is told once it works.
+    causes = [step for step in diagnosis.steps if step.cause and (failed is None or step.cause != "elsewhere")]
+    view.advice = [sentence for step in causes for sentence in _advice(step, diagnosis)]
     if patient.host:
         notes = (patient.host.kind.afterwards, patient.host.kind.note)
         view.advice += [f"Of {patient.name}: {note}." for note in notes if note]
     view.advice = [without_marks(sentence) for sentence in view.advice]
     if diagnosis.others:
-        ids = " or ".join(f"--host {host.id}" for host in diagnosis.others)
-        view.advice.append(f"Found here: {', '.join(host.kind.name for host in diagnosis.others)}; add {ids}.")
+        names = ", ".join(f"{host.kind.in_lists} in {host.folder}" for host in diagnosis.others)
+        found = f"Found here: {names}; add {_ids(diagnosis)}."
+        is_whole = failed is not None and failed.cause == "untaught"
+        view.advice = [*view.advice, f"No application uses this spandrel. {found}"] if is_whole else [found]
     view.described = {
         "ok": diagnosis.ok,
         "steps": [{"step": step.name, "ok": step.ok, "detail": step.detail} for step in diagnosis.steps],
@@ -105,6 +111,10 @@ _SENTENCES = {
 }
 
 
+def _ids(diagnosis: Diagnosis) -> str:
+    return " or ".join(f"--host {host.id}" for host in diagnosis.others)
+
+
 def _wrong(step: Step, diagnosis: Diagnosis) -> str:
     """What is wrong and what to do or to type, with which the advice begins."""
     host = diagnosis.patient.host
@@ -121,7 +131,7 @@ def _advice(step: Step, diagnosis: Diagnosis) -> Iterator[str]:
     patient = diagnosis.patient
     found = diagnosis.found
     if step.cause in ("untaught", "broken", "foreign") and found:
-        yield state_advice(found, patient.named_by)
+        yield state_advice(found, patient.named_by, diagnosis.interpreter)
     elif step.cause in ("untaught", "broken"):
         yield f"Run `aether-install spandrel{as_options(patient.named_by)}` to teach it."
     elif step.cause == "unknown" and found and found.before.value == "outdated":
@@ -132,6 +142,9 @@ def _advice(step: Step, diagnosis: Diagnosis) -> Iterator[str]:
             yield f"Restart {host.kind.name}, which was started before: {host.kind.restart}."
     elif step.cause == "does not start" and patient.host:
         yield f"{patient.host.way_out[:1].upper()}{patient.host.way_out[1:]}."
+    elif step.cause == "no file" and diagnosis.namesake:
+        words = typed([str(diagnosis.namesake), *patient.named_by])
+        yield f"One of that name is in {diagnosis.namesake.parent}: `aether-install doctor {words}`."
     elif step.cause.startswith("rename to "):
         yield f"R{step.cause[1:]}: its name is to end so."
     elif step.cause == "refused":

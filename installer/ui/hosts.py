@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ..errors import AetherInstallError
     from ..hosts.discovery import Discovery
     from ..hosts.host import Host
+
+_TO_BE_RESTARTED = "installed, to be restarted"
 
 TEACH_ALL = "aether-install spandrel --all"
 
@@ -58,7 +60,7 @@ def hosts_view(discovery: Discovery, searched: Sequence[Path]) -> View:
         models = _inside(host.models, host.folder) if host.models else host.kind.models_by if host.kind.usable else ""
         running = "yes" if host.running else "no"
         described.append(_described(host, version, state))
-        told = "installed, to be restarted" if described[-1]["restart"] else state or "cannot be read"
+        told = _TO_BE_RESTARTED if described[-1]["restart"] else state or "cannot be read"
         view.rows.append((host.id, _place(host), version or "", told, without_marks(models), running))
     left_out = [{"name": host.kind.name, "folder": str(host.folder)} for host in discovery.of_others]
     view.described = {"hosts": described, "left_out": left_out}
@@ -68,7 +70,7 @@ def hosts_view(discovery: Discovery, searched: Sequence[Path]) -> View:
     if not discovery.complete:
         view.advice.append("There was no time to look into every folder; name that of a missing one with --search.")
     view.advice += (
-        f"{host.kind.name} imports the spandrel in {host.spandrel.package}, and not that in {host.not_used}."
+        f"{host.kind.in_lists} imports the spandrel in {host.spandrel.package}, and not that in {host.not_used}."
         for host in hosts
         if host.spandrel and host.not_used
     )
@@ -78,9 +80,11 @@ def hosts_view(discovery: Discovery, searched: Sequence[Path]) -> View:
         if host.problem
     )
     view.advice += map(_left_to_others, discovery.of_others)
+    view.advice += [f"{_capitalised(sentence)}." for sentence in without_sudo(discovery)]
     stale = [host for host, facts in zip(hosts, described, strict=True) if facts["restart"]]
     view.advice += restart_stale(stale)
-    view.advice.append(_command(described, hosts) if hosts else _where_else())
+    states = {facts["id"]: facts["state"] for facts in described}
+    view.advice.append(_command(states, hosts, once_restarted=bool(stale)) if hosts else _where_else())
     return view
 
 
@@ -103,7 +107,9 @@ def results_view(results: Sequence[Result], discovery: Discovery, *, changes: bo
         if facts["changed"]:
             changed += [user for user in discovery.using(Path(facts["spandrel"]["path"])) if user not in changed]
         place = _place(result.host) if result.host else ""
-        row = (result.named, place, facts["spandrel"]["version"] or "", facts["state"] or "")
+        is_stale = not changes and result.host is not None and _is_stale(result.host, facts["state"])
+        state = _TO_BE_RESTARTED if is_stale else facts["state"] or ""
+        row = (result.named, place, facts["spandrel"]["version"] or "", state)
         view.rows.append((*row, _done(result, facts)) if changes else row)
         view.details += [
             (f"{result.named}, {name}", path) for name, path in (result.view.details if result.view else ())
@@ -122,6 +128,11 @@ def results_view(results: Sequence[Result], discovery: Discovery, *, changes: bo
     else:
         view.advice += restart_running(restart)
     view.advice += restart_stale(stale)
+    looked_at = [result.host for result in results if result.host and not changes]
+    if looked_at:
+        states = {facts["host"]: facts["state"] for facts in described}
+        are_all = len(looked_at) >= len(discovery.hosts)
+        view.advice.append(_command(states, looked_at, once_restarted=bool(stale), are_all=are_all))
     restart += stale
     view.described = {"results": described, "restart": [host.kind.name for host in restart]}
     return view
@@ -134,13 +145,28 @@ def described_as(host: Host, view: View) -> View:
     return view
 
 
-def with_stale(view: View, discovery: Discovery) -> View:
-    """A view of the state of a spandrel, with the applications that run since before that was taught."""
-    stale = [host for host in discovery.using(Path(view.described["spandrel"]["path"])) if host.to_restart]
+def with_what_is_left(view: View, discovery: Discovery) -> View:
+    """A view of a spandrel that is taught, with what is left to do in the applications that use it."""
+    users = discovery.using(Path(view.described["spandrel"]["path"]))
+    stale = [host for host in users if host.to_restart]
     view.described["restart"] = bool(stale)
+    view.advice = list(next_steps(users, changed=False)) or view.advice
     if stale:
         view.headline += f", which {' and '.join(host.kind.name for host in stale)} will once restarted"
-        view.mood, view.advice = "bad", restart_stale(stale)
+        view.mood = "bad"
+    return view
+
+
+def with_others(view: View, discovery: Discovery) -> View:
+    """A view of the state of the running Python's spandrel, with applications where none of them uses that one."""
+    usable = teachable(discovery.hosts)
+    if usable and not discovery.using(Path(view.described["spandrel"]["path"])):
+        view.headline = view.headline.replace(
+            "this spandrel", "this spandrel, which no application found here uses,", 1
+        )
+        if discovery.here in usable:
+            view.advice = []
+        view.advice.append(f"{_capitalised(way_on(discovery, 'status', discovery.here))}.")
     return view
 
 
@@ -173,7 +199,7 @@ def with_users(view: View, discovery: Discovery, *, teaches: bool, tells_if_none
         view.headline = f"{done}{' in a spandrel that' if colon else ', a spandrel that'} {nobody}"
         view.mood = "bad"
         view.advice = [line for line in view.advice if line != RESTART]
-        sentence = how_to_teach(discovery.hosts)
+        sentence = way_on(discovery, "spandrel")
         view.advice.append(f"{_capitalised(sentence)}.")
     return view
 
@@ -185,13 +211,21 @@ def tool_environment(prefix: Path) -> str:
     return "pipx" if (prefix / "pipx_metadata.json").is_file() else ""
 
 
-def how_to_teach(hosts: Sequence[Host], here: Host | None = None) -> str:
+def without_sudo(discovery: Discovery) -> list[str]:
+    """What to do where sudo keeps the applications of whoever typed it from being found, as a part of a sentence."""
+    home = discovery.passed_over
+    return [f"run this without sudo to find what is in {home}, the home of {home.name}"] if home else []
+
+
+def way_on(discovery: Discovery, command: str, here: Host | None = None) -> str:
     """
-    Which applications there are, and the command that teaches them, as a part of a sentence.
+    Which applications there are, and how a command is given for them, as a part of a sentence.
 
     Args:
+        command: its name.
         here: the one in whose folder this was asked.
     """
+    hosts = discovery.hosts
     usable = teachable(hosts)
     if here is not None and here.spandrel and here in usable:
         version, state = here.spandrel.version or "of unknown version", here.state or "which cannot be read"
@@ -200,9 +234,21 @@ def how_to_teach(hosts: Sequence[Host], here: Host | None = None) -> str:
             f"`--host {typed([str(here.folder)])}`"
         )
     if not usable:
-        return _where_else().rstrip(".").replace("Name", f"{_none_found(hosts)}; name", 1)
-    names = ", ".join(dict.fromkeys(host.kind.name for host in usable))
-    return f"found on this machine: {names}; teach them with `{TEACH_ALL}`, or one with `--host {usable[0].id}`"
+        otherwise = _where_else().rstrip(".").replace("Name", f"{_none_found(hosts)}; name", 1)
+        return "; ".join([otherwise, *without_sudo(discovery)])
+    names = [host.kind.in_lists + (f" ({host.id})" if usable[1:] else "") for host in usable]
+    found, them = f"found on this machine: {', '.join(names)}", "them" if usable[1:] else "it"
+    each = f"`aether-install {command} --all`, or {'one' if usable[1:] else 'by its name'} with `--host {usable[0].id}`"
+    if command == "uninstall":
+        if all(host.state in ("absent", "missing", "foreign") for host in usable):
+            return f"{found}, {'none of which has an' if usable[1:] else 'which has no'} AetherNet of ours"
+        return f"{found}; clear {them} with {each}"
+    if all(host.state == "installed" or host.knows_by_itself for host in usable):
+        load = "load" if usable[1:] else "loads"
+        return f"{found}, which {load} AetherNet models already: see `aether-install status --all`"
+    if command == "status":
+        return f"{found}; see {each}, and teach {them} with `{TEACH_ALL}`"
+    return f"{found}; teach {them} with {each}"
 
 
 def teachable(hosts: Sequence[Host]) -> list[Host]:
@@ -269,8 +315,18 @@ def _afterwards(hosts: Iterable[Host]) -> list[str]:
     return list(dict.fromkeys(f"{host.kind.name}: {without_marks(note)}." for host, note in notes if note))
 
 
-def _command(described: list[dict[str, Any]], hosts: Sequence[Host]) -> str:
-    usable, states = teachable(hosts), {facts["id"]: facts["state"] for facts in described}
+def _command(
+    states: Mapping[str, str | None], hosts: Sequence[Host], *, once_restarted: bool, are_all: bool = True
+) -> str:
+    """
+    The command that teaches those of some hosts that are not taught yet, or why there is none.
+
+    Args:
+        states: those of their spandrels, by their ids.
+        once_restarted: whether some that are taught have to be restarted.
+        are_all: whether they are all that there are.
+    """
+    usable = teachable(hosts)
     with_spandrel = [host for host in usable if host.spandrel and not host.problem]
     left = [host for host in with_spandrel if states[host.id] != "installed" and not host.knows_by_itself]
     if not usable:
@@ -280,8 +336,13 @@ def _command(described: list[dict[str, Any]], hosts: Sequence[Host]) -> str:
             return "None that can use AetherNet models has a Python that starts."
         return "None that can use AetherNet models has a spandrel yet; start them once, so that they install it."
     if not left:
-        once = ", once they were restarted" if any(facts["restart"] for facts in described) else ""
+        once = ", once they were restarted" if once_restarted else ""
+        if any(host.problem for host in usable):
+            return f"All whose Python starts, that have a spandrel and can use AetherNet models, load them{once}."
         return f"All that have a spandrel and can use AetherNet models load them{once}."
+    if not are_all:
+        options = typed([word for host in left for word in ("--host", host.id)])
+        return f"To have them load AetherNet models: `aether-install spandrel {options}`."
     only_searched = [host for host in left if host.is_named_only]
     commands = [f"aether-install spandrel --host {typed([str(host.folder)])}" for host in only_searched]
     if len(left) > len(only_searched):

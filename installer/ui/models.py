@@ -151,7 +151,8 @@ def inspect_view(result: Inspection) -> View:
             takers = [name_of(kind) for kind, takes in taken.items() if takes]
             who = f"only {_and(takers)} load this file" if takers else "no host loads this file"
             warnings.append(f"{who}, since spandrel's own loader does not: {result.spandrel.obstacle}")
-    view.advice = [f"Warning: {warning}." for warning in warnings]
+    notes = [*_about_channels(_channels(result), taken)]
+    view.advice = [*(f"Warning: {warning}." for warning in warnings), *notes]
     view.described = {
         "generation": identity.generation.name if identity else None,
         "variant": identity.variant if identity else None,
@@ -171,6 +172,7 @@ def inspect_view(result: Inspection) -> View:
         },
         "hosts": [kind for kind, takes in taken.items() if takes],
         "warnings": warnings,
+        "notes": notes,
     }
     if onnx and onnx.generation:
         view.described |= {
@@ -198,7 +200,21 @@ def _taken(result: Inspection) -> dict[str, bool]:
     if result.spandrel is None:
         return {}
     refused = {"spandrel": bool(result.spandrel.obstacle), "weights_only": not result.by_torch}
-    return accepting(result.path.suffix.lower(), result.entries, refused)
+    return accepting(result.path.suffix.lower(), result.entries, refused, _channels(result))
+
+
+def _channels(result: Inspection) -> int:
+    """How many channels the model takes; those of a picture in colour if nobody knows."""
+    return int(result.identity.described["in_chans"]) if result.identity else 3
+
+
+def _about_channels(channels: int, taken: dict[str, bool]) -> Iterator[str]:
+    """What is to be known of a model that most hosts feed wrongly, however well it is."""
+    if taken and channels != 3:
+        takers = [name_of(kind) for kind, takes in taken.items() if takes]
+        where = f"it works in {_and(takers)}" if takers else "none that gives what it takes reads this file"
+        counted = f"{channels} channel{'s' if channels > 1 else ''}"
+        yield f"It takes {counted}, and most applications give three to every model; {where}."
 
 
 def _by_whom(taken: dict[str, bool]) -> str:

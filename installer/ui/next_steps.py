@@ -42,7 +42,7 @@ def next_steps(hosts: Iterable[Host], changed: bool) -> Iterator[str]:
         elif host.to_restart:
             yield from restart_stale([host])
         elif changed and host.kind.usable:
-            yield f"Restart {host.kind.name}, if it runs: {without_marks(host.kind.restart)}."
+            yield f"Restart {host.kind.in_lists}, if it runs: {without_marks(host.kind.restart)}."
         if host.kind.usable:
             yield where_models_go(host)
 

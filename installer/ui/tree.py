@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..hosts.installing import installing
 from ..prompt import as_options
 from ..tree.commands import TreeError, status
-from ..tree.foreign import foreign
+from ..tree.foreign import REINSTALL, TRIES_IT, foreign
 from ..tree.manifest import shipped_payload
 from ..tree.plan import Change, Plan
 from ..tree.state import State, edited_files
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..errors import AetherInstallError
+    from ..hosts.interpreter import Interpreter
     from ..hosts.locate import Located
     from ..tree.commands import Outcome
     from ..tree.layout import Spandrel
@@ -52,9 +54,18 @@ _STATES = {
 }
 
 
-def state_advice(outcome: Outcome, named_by: Sequence[str]) -> str:
+def state_advice(outcome: Outcome, named_by: Sequence[str], interpreter: Interpreter | None = None) -> str:
     """What to do about a spandrel in its state, which these options name on the command line."""
-    return _meaning(outcome)[1].format(options=as_options(named_by))
+    advice = _meaning(outcome)[1].format(options=as_options(named_by))
+    return with_commands(advice, named_by, interpreter) if outcome.before is State.FOREIGN else advice
+
+
+def with_commands(text: str, named_by: Sequence[str], interpreter: Interpreter | None) -> str:
+    """What is said of an AetherNet that is not ours, with commands that are about the same spandrel."""
+    text = text.replace(TRIES_IT, TRIES_IT.replace("doctor", f"doctor{as_options(named_by)}"))
+    if interpreter is None or interpreter.is_managed:
+        return text
+    return text.replace(REINSTALL, f"{REINSTALL} with {installing(interpreter, 'spandrel', again=True)}")
 
 
 def _meaning(outcome: Outcome) -> tuple[str, str]:
@@ -71,7 +82,7 @@ def status_view(located: Located, outcome: Outcome) -> View:
     state = outcome.before.value
     meaning, _ = _meaning(outcome)
     view = View(f"{state}: {meaning}", "good" if state == "installed" else "bad")
-    view.advice.append(state_advice(outcome, located.named_by))
+    view.advice.append(state_advice(outcome, located.named_by, located.interpreter))
     view.facts += _whereabouts(located, outcome)
     view.facts += [("edited", str(path)) for path in edited_files(outcome.facts) if state == "modified"]
     view.facts += [("left behind", str(path)) for path in outcome.facts.leftovers]

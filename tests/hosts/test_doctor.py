@@ -296,6 +296,36 @@ def saved(content: object, path: Path) -> Path:
     return path
 
 
+FORMS: dict[str, Callable[[Path], Path]] = {
+    "pth": lambda folder: saved(WEIGHTS, folder / "m.pth"),
+    "old pth": lambda folder: in_old_form(WEIGHTS, folder / "m.pth"),
+    "pth, compressed again": lambda folder: recompressed(saved(WEIGHTS, folder / "m.pth")),
+    "safetensors": lambda folder: saved(WEIGHTS, folder / "m.safetensors"),
+    "sft": lambda folder: saved(WEIGHTS, folder / "m.safetensors").rename(folder / "m.sft"),
+    "bin": lambda folder: in_old_form(WEIGHTS, folder / "m.bin"),
+    "ckpt": lambda folder: in_old_form(WEIGHTS, folder / "m.ckpt"),
+    "pt": lambda folder: in_old_form(WEIGHTS, folder / "m.pt"),
+    "BoolStorage beside": lambda folder: in_old_form(
+        {"params": WEIGHTS, "mask": torch.ones(3, dtype=torch.bool)}, folder / "m.pth"
+    ),
+    "profiled": lambda folder: in_old_form(
+        {**WEIGHTS, "total_ops": torch.zeros(1, dtype=torch.float64), "layers.0.total_params": torch.zeros(1)},
+        folder / "m.pth",
+    ),
+    "parameters": lambda folder: in_old_form(
+        {name: torch.nn.Parameter(value) for name, value in WEIGHTS.items()}, folder / "m.pth"
+    ),
+    "grey": lambda folder: in_old_form(weights_of(embed_dim=8, depths=(1,), upscale=2, in_chans=1), folder / "m.pth"),
+}
+"""Forms in which models go round, each written into a folder."""
+
+
+def in_old_form(content: object, path: Path) -> Path:
+    """As torches wrote it until 2020, which every host reads."""
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    return path
+
+
 def quantised(weights: StateDict) -> dict[str, object]:
     """As torch's own quantisation writes them: quantised tensors beside their scales."""
     content: dict[str, object] = {}
@@ -489,6 +519,32 @@ def test_a_host_is_given_what_it_feeds(tmp_path: Path) -> None:
         assert f"it takes 1 channel, and {host(kind).kind.name.partition(',')[0]} gives 3 to every model" in detail
         assert "chaiNNer" in advice
     assert seen(grey, tmp_path)["ok"] is True, "spandrel itself takes it"
+
+
+def recompressed(path: Path) -> Path:
+    """As archives come from a site or a person that packed them anew."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    return path
+
+
+@pytest.mark.parametrize("file", sorted(FORMS))
+def test_inspect_and_doctor_agree_about_every_host(tmp_path: Path, file: str) -> None:
+    path = FORMS[file](tmp_path)
+    told = in_process.aether_json("inspect", path)
+    works = {kind.id: seen(path, tmp_path, kind.id) for kind in KINDS if kind.usable}
+    assert sorted(told["hosts"]) == sorted(name for name, said in works.items() if said["ok"]), works
+    if file == "grey":
+        assert "It takes 1 channel, and most applications give three to every model" in told["notes"][0]
+        assert "chaiNNer and MangaJaNai Converter" in told["notes"][0]
+        return
+    fused = tmp_path / "fused" / "m.pth"
+    written = in_process.aether_json("fuse", "--model_path", path, "--output_path", fused)
+    assert "error" not in written, written
+    assert sorted(in_process.aether_json("inspect", fused)["hosts"]) == sorted(works), "every application"
 
 
 def test_a_host_that_takes_no_models_is_told_so(tmp_path: Path) -> None:

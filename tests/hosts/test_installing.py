@@ -11,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from environments import UV_CACHE, Environment, aether_install, aether_json, make_environment, run, script
+from environments import UV_CACHE, Environment, aether_install, aether_json, make_environment, run, script, wheel
 from machines import COMFYUI, standalone_python, touch
+from others import of_a_fork, of_a_spandrel_to_come
+from trees import Tree
 
 
 def with_pip(folder: Path) -> Environment:
@@ -62,6 +64,33 @@ def test_the_commands_that_are_advised_work(tmp_path: Path, make: Callable[[Path
         assert done.returncode == 0, (words, done.stderr)
         python = Path(words[0]) if str(tmp_path / "made") in words[0] else python
     assert aether_json("status", "--python", python)["state"] == "absent", "it is there, and untaught"
+
+
+@pytest.mark.not_on_windows("uv does not run under Wine")
+@pytest.mark.parametrize("make", [with_pip, without_pip])
+def test_a_fork_that_does_not_work_is_replaced_by_the_advice_alone(
+    tmp_path: Path, make: Callable[[Path], Environment]
+) -> None:
+    folder = touch(tmp_path / "ComfyUI", *COMFYUI)
+    made = make(folder / "venv")
+    made.uv("install", "--no-deps", wheel("0.4.1"))
+    of_a_fork(Tree(made.site_packages))
+    around = {**os.environ, "HOME": str(tmp_path), "PATH": f"{script('uv').parent}:/usr/bin:/bin"}
+    around["UV_CACHE_DIR"] = str(UV_CACHE)
+    ways = (["status", "--host", "comfyui"], ["spandrel", "--host", folder], ["uninstall", "--python", made.python])
+    told = [aether_install(*words, check=False, env=around) for words in ways]
+    ((command,),) = {tuple(map(tuple, advised(shown.stdout + shown.stderr))) for shown in told}
+    run(*command, env=around)
+    assert aether_json("status", "--host", folder, env=around)["state"] == "absent"
+
+
+def test_one_that_works_is_tried_by_the_command_that_is_shown(tmp_path: Path) -> None:
+    made = make_environment(tmp_path / "venv", borrow=False)
+    of_a_spandrel_to_come(Tree(made.site_packages))
+    for command in ("status", "spandrel --no-verify", "uninstall"):
+        for way in ("--python", str(made.python)), ("--target", str(made.site_packages)):
+            shown = aether_install(*command.split(), *way, check=False)
+            assert f"`aether-install doctor {shlex.join(way)}` tries it" in shown.stdout + shown.stderr
 
 
 def test_a_host_without_spandrel_is_advised_what_works_there(tmp_path: Path) -> None:

@@ -113,6 +113,25 @@ def test_of_a_file_that_cannot_be_read_nothing_is_claimed(system: System, tmp_pa
     assert model_folders(system, host) == ()
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": {"base_path": "/m", "upscale_models": "ESRGAN"}}',
+        "a: {base_path: /m, upscale_models: ESRGAN}",
+        "# x\na:\n  b: {c: d}\n",
+    ],
+)
+def test_of_a_file_in_a_form_that_is_not_understood_nothing_is_claimed(
+    system: System, tmp_path: Path, text: str
+) -> None:
+    folder = touch(tmp_path / "ComfyUI", *COMFYUI)
+    (folder / "extra_model_paths.yaml").write_text("# {a: b}\na:\n  base_path: ${HOME}\n")
+    (host,) = discover([folder], system).hosts
+    assert model_folders(system, host)
+    (folder / "extra_model_paths.yaml").write_text(text)
+    assert model_folders(system, host) == ()
+
+
 def test_what_a_host_that_runs_was_told_counts(system: System, tmp_path: Path) -> None:
     folder = tmp_path / "ComfyUI"
     (tmp_path / "more.yaml").write_text("x:\n  base_path: .\n  upscale_models: here\n")

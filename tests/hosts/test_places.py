@@ -454,6 +454,23 @@ def test_an_id_is_that_of_one_host_however_long_exploring_takes(
     assert len(numbers) > 3, "it was cut short here and there"
 
 
+def test_the_only_one_that_was_found_in_time_may_not_be_the_only_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = linux(tmp_path)
+    at_home = touch(system.home / "z" / "ComfyUI", *COMFYUI)
+    running = touch(tmp_path / "far" / "ComfyUI", *COMFYUI)
+    process = Process(7, Path("/python"), (str(running / "main.py"),))
+    machine = Pretended("linux", {}, system.home, processes=lambda: [process], disk=tmp_path)
+    clock = itertools.count()
+    monkeypatch.setattr("aether_install.hosts.discovery.time.monotonic", lambda: next(clock))
+    for seconds, expected in ((0, {running}), (60, {running, at_home})):
+        monkeypatch.setattr("aether_install.hosts.discovery._EXPLORING_SECONDS", seconds)
+        found = discover(system=machine).hosts
+        assert {host.folder for host in found} == expected
+        assert all((host.id == "comfyui") == (host.folder == at_home) for host in found), "spandrel --host comfyui"
+
+
 def test_the_only_one_of_its_kind_has_a_plain_name(tmp_path: Path) -> None:
     system = linux(tmp_path)
     folder, other = (touch(tmp_path / name / "ComfyUI", *COMFYUI) for name in ("one", "other"))

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,14 @@ def test_the_headline_is_a_sentence_and_no_name_of_a_step(cause: str) -> None:
         assert not headline.endswith(".")
         assert len(headline) > len("m.pth does not work with ComfyUI: ") + 10
         assert not re.search(r"`aether-install (fuse|spandrel)`", headline), "it can be typed as it stands"
+
+
+def test_a_model_that_does_not_work_there_is_not_to_be_put_there() -> None:
+    misplaced = Step("file", True, "", "elsewhere")
+    failing = replace(diagnosis("channels", "upscaled"), steps=(misplaced, Step("upscaled", False, "", "channels")))
+    assert not any("ut it into" in sentence for sentence in doctor_view(failing).advice)
+    well = replace(failing, steps=tuple(misplaced if name == "file" else Step(name, True) for name in STEPS))
+    assert any("ut it into" in sentence for sentence in doctor_view(well).advice)
 
 
 def test_the_headline_says_what_to_type() -> None:

@@ -55,7 +55,7 @@ def test_a_spandrel_that_no_application_uses_is_no_success(home: Path, tmp_path:
         headline = told.stdout.splitlines()[0]
         assert "loads AetherNet models" not in headline
         assert f"no application uses, since {tool} made it for a tool" in headline
-        assert "Found on this machine: ComfyUI; teach them with `aether-install spandrel --all`" in told.stdout
+        assert "Found on this machine: ComfyUI; teach it with `aether-install spandrel --all`" in told.stdout
     again = json.loads(run(home, environment, "spandrel", "--no-verify", "--json").stdout)
     assert (again["state"], again["changed"], again["used_by"]) == ("installed", [], [])
     nowhere = run(tmp_path, environment, "spandrel", "--no-verify").stdout
@@ -108,6 +108,32 @@ def test_in_the_folder_of_an_application_its_own_spandrel_is_named(tmp_path: Pat
         assert typed("uninstall", *words).returncode == 0
 
 
+def test_a_spandrel_that_no_application_uses_is_not_taken_for_theirs(home: Path, tmp_path: Path) -> None:
+    """As where aether-install[models] brought one, and one is in the folder of an application that is taught."""
+    tool = with_aether_install(make_environment(tmp_path / "tool", console=False))
+    run(home, tool, "spandrel", "--host", "comfyui", "--no-verify")
+    line, folder = [tool.python, "-B", "-m", "aether_install"], home / "ComfyUI"
+    options = {"capture_output": True, "text": True, "env": environment_in(home)}
+    told = subprocess.run([*line, "status"], cwd=folder, **options)  # type: ignore[call-overload]
+    assert (
+        told.stdout.splitlines()[0] == "absent: this spandrel, which no application found here uses, does not load "
+        "AetherNet models"
+    )
+    assert told.stdout.splitlines()[-1] == (
+        f"ComfyUI, in whose folder this is, has one: spandrel 0.4.1, installed; for that one add `--host {folder}`."
+    )
+    assert "aether-install spandrel`" not in told.stdout
+    told = subprocess.run([*line, "status"], cwd=tmp_path, **options)  # type: ignore[call-overload]
+    assert "Found on this machine: ComfyUI, which loads AetherNet models already" in told.stdout
+    told = subprocess.run([*line, "doctor"], cwd=folder, **options)  # type: ignore[call-overload]
+    assert (
+        told.stdout.splitlines()[-1]
+        == f"No application uses this spandrel. Found here: ComfyUI in {folder}; add --host comfyui."
+    )
+    run(home, tool, "uninstall", "--host", "comfyui")
+    assert "no application found here uses" not in run(tmp_path, tool, "status").stdout, "there is none"
+
+
 def test_what_can_use_no_model_is_not_offered(tmp_path: Path) -> None:
     environment = with_aether_install(make_environment(tmp_path / "tool", None, borrow=False))
     make_environment(touch(tmp_path / "sdnext", "webui.py", "installer.py") / "venv", borrow=False)
@@ -135,3 +161,20 @@ def test_in_an_applications_own_python_it_is_a_success(home: Path) -> None:
     assert "installed: spandrel 0.4.1 loads AetherNet models" in told.stdout.splitlines()[0]
     assert json.loads(run(home, environment, "spandrel", "--json").stdout)["used_by"] == ["comfyui"]
     run(home, environment, "uninstall")
+
+
+@pytest.mark.not_on_windows("there is no sudo")
+@pytest.mark.parametrize("command", ["hosts", "spandrel --all", "status", "spandrel"])
+def test_with_sudo_it_says_whose_home_was_looked_in(tmp_path: Path, command: str) -> None:
+    """Which is that of root, where nobody has an application."""
+    tool = with_aether_install(make_environment(tmp_path / "tool", None, borrow=False))
+    line = [tool.python, "-B", "-m", "aether_install", *command.split()]
+    for user, home, is_told in (
+        ("root", tmp_path, True),
+        ("root", Path(os.path.expanduser("~root")), False),
+        ("", tmp_path, False),
+    ):
+        variables = {**environment_in(home), "SUDO_USER": user}
+        told = subprocess.run(line, capture_output=True, text=True, env=variables, cwd=tmp_path)
+        where = f"un this without sudo to find what is in {os.path.expanduser('~root')}, the home of "
+        assert (where in told.stdout + told.stderr) is is_told, told

@@ -157,19 +157,29 @@ def test_a_host_whose_python_was_left_behind_is_taught_by_its_folder(home: Path)
         "by id": in_home(home, "spandrel", "--host", "comfyui").stderr,
         "all": in_home(home, "spandrel", "--all").stderr,
         "by environment": in_home(home, "spandrel", "--python", home / "ComfyUI" / "venv").stderr,
+        "by interpreter": in_home(home, "status", "--python", python).stderr,
         "doctor": in_home(home, "doctor", "--host", "comfyui").stdout,
+        "doctor by interpreter": in_home(home, "doctor", "--python", python).stdout,
         "inspect": handed_on(home, "inspect", touch(home, "m.pth") / "m.pth", "--host", "comfyui").stderr,
     }
     for where, words in told.items():
         assert "a link to /gone/Python310/bin/python3.10, which is not there" in words, where
         assert "--target" in words, where
     assert in_json(home, "spandrel", "--all")["results"][0]["state"] == "absent"
-    for words in (told["hosts"], told["by id"], told["doctor"]):
+    for name in ("hosts", "by id", "by interpreter", "doctor", "doctor by interpreter"):
+        words = told[name]
         program, *command = next(part for part in words.split("`") if "--target" in part).split()
         assert program == "aether-install"
         assert in_home(home, *command).returncode == 0
         assert in_json(home, "hosts")["hosts"][0]["state"] == "installed"
+        shown = in_home(home, "hosts").stdout
+        assert "spandrel --target" not in shown, "it is taught"
+        assert "spandrel of it is taught already" in shown
         in_home(home, "uninstall", *command[1:])
+    make_environment(touch(home / "other" / "ComfyUI", *COMFYUI) / "venv", "0.4.1")
+    in_home(home, "spandrel", "--host", home / "other" / "ComfyUI", "--no-verify")
+    last = in_home(home, "hosts").stdout.splitlines()[-1]
+    assert last == "All whose Python starts, that have a spandrel and can use AetherNet models, load them."
 
 
 def test_a_host_that_is_named_twice_is_one(home: Path) -> None:

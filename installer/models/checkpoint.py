@@ -17,7 +17,8 @@ import torch
 
 from ..errors import AetherInstallError
 from ..formats.recognise import Recognised, few, recognise
-from .unpickle import LEGACY_MAGIC, ForbiddenError, Name, Pickled, is_skipped, load_archive, load_legacy
+from .skipped import ForbiddenError, is_skipped
+from .unpickle import LEGACY_MAGIC, Name, Pickled, load_archive, load_legacy
 
 PICKLE_SUFFIXES = (".pth", ".pt", ".ckpt")
 SAFETENSORS_SUFFIX = ".safetensors"

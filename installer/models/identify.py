@@ -13,7 +13,8 @@ from ..errors import AetherInstallError
 from ..formats.recognise import recognise
 from .checkpoint import UNPACKED_AT_MOST, Checkpoint, size_of, undamaged
 from .generations import GENERATIONS, Generation, Located, StateDict
-from .unpickle import ForbiddenError, Quantised, is_skipped
+from .skipped import ForbiddenError, is_skipped
+from .unpickle import Quantised
 
 
 @dataclass(frozen=True)

@@ -135,9 +135,12 @@ def _write_safetensors(weights: Mapping[str, torch.Tensor], file: IO[bytes], met
         file.write(_bytes(tensor))
 
 
-def _bytes(tensor: torch.Tensor) -> memoryview:
-    values: memoryview = tensor.reshape(-1).view(torch.uint8).numpy().data
-    return values
+def _bytes(tensor: torch.Tensor) -> bytearray:
+    """Its values, without numpy, which not every torch that is in use finds or gets on with."""
+    content = bytearray(size_of(tensor))
+    if content:
+        torch.frombuffer(content, dtype=torch.uint8).copy_(tensor.reshape(-1).view(torch.uint8))
+    return content
 
 
 def _alone(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -12,18 +12,19 @@ Source: torch/serialization.py; https://docs.pytorch.org/docs/stable/notes/seria
 from __future__ import annotations
 
 import _compat_pickle
-import codecs
 import io
 import mmap
 import pickle
 import sys
 import zipfile
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any, ClassVar, NamedTuple
 
 import torch
+
+from .skipped import ForbiddenError, Skipped, is_skipped, stand_in
 
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How files begin that torch wrote before 1.6, as do those it writes today on request."""
@@ -36,10 +37,6 @@ _HEADERS_BEFORE_THE_CONTENT = 3
 
 _ZIP_HEADER = 30
 """Bytes of a zip entry's own header without name and extra field, whose lengths are its last two numbers."""
-
-
-class ForbiddenError(Exception):
-    """A pickle asks for something that is no weights; ``args[0]`` says what."""
 
 
 class Pickled(NamedTuple):
@@ -55,36 +52,6 @@ class Pickled(NamedTuple):
     content: Any
     names: frozenset[Name]
     skipped: Mapping[str, int]
-
-
-class Skipped:
-    """Stands for an object that is no weights: it takes whatever its pickle gives to it, and holds nothing."""
-
-    name: ClassVar[str]
-    count: ClassVar[Counter[str]]
-
-    def __new__(cls, *arguments: Any, **_: Any) -> Skipped:
-        kinds = [each for each in arguments if isinstance(each, type) and issubclass(each, Skipped)]
-        cls.count.update(dict.fromkeys((each.name for each in (cls, *kinds)), 0))
-        made = kinds[0] if kinds and cls.name == "copyreg._reconstructor" else cls
-        cls.count[made.name] += 1
-        return super().__new__(cls)
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def __repr__(self) -> str:
-        return f"<{self.name}>"
-
-    def _ignore(self, *_: Any) -> None:
-        pass
-
-    __setstate__ = __setitem__ = append = extend = add = update = _ignore
-
-
-def is_skipped(value: Any) -> bool:
-    """Whether something stands for a skipped object, or for a class or function that was named as a value."""
-    return isinstance(value, Skipped) or (isinstance(value, type) and issubclass(value, Skipped))
 
 
 class Quantised(NamedTuple):
@@ -174,11 +141,40 @@ def _rebuild_subclass(function: Callable[..., Any], _: Any, arguments: tuple[Any
     return function(*arguments)
 
 
+_NODES_AT_MOST = 10_000
+"""Of tuples in a key; hashing looks at each as often as it is reached, which may be without end."""
+
+
+def _check_keys(keys: Iterable[Any]) -> None:
+    for key in keys:
+        left, nodes = _NODES_AT_MOST, [key]
+        while nodes:
+            node = nodes.pop()
+            left -= 1
+            if left < 0:
+                raise pickle.UnpicklingError("a key of too many parts")
+            if isinstance(node, tuple | frozenset):
+                nodes += node
+
+
+def _ordered_dict(pairs: Iterable[tuple[Any, Any]] = ()) -> OrderedDict[Any, Any]:
+    pairs = list(pairs)
+    _check_keys(key for key, _ in pairs)
+    return OrderedDict(pairs)
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """How bytes are written since Python 3; other encodings take long, or more memory than the file."""
+    if encoding not in ("latin1", "latin-1"):
+        raise ForbiddenError("codecs.encode")
+    return text.encode(encoding)
+
+
 _ALLOWED: dict[Name, Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("typing", "OrderedDict"): OrderedDict,
-    ("collections", "Counter"): Counter,
-    ("_codecs", "encode"): codecs.encode,
+    ("collections", "OrderedDict"): _ordered_dict,
+    ("typing", "OrderedDict"): _ordered_dict,
+    ("collections", "Counter"): lambda counts=(): _ordered_dict(dict(counts).items()),
+    ("_codecs", "encode"): _encode,
     ("torch", "Size"): torch.Size,
     ("torch", "device"): lambda *parts: _Text(":".join(map(str, parts))),
     ("torch", "Tensor"): "Tensor",
@@ -198,14 +194,6 @@ _ALLOWED: dict[Name, Any] = {
     **{("torch", name): getattr(torch, name, name) for name in _LATER_DTYPES},
 }
 
-_RUNNING = (
-    *("_io", "_posixsubprocess", "asyncio", "code", "ctypes", "importlib", "io", "multiprocessing", "nt", "os", "pip"),
-    *("posix", "pty", "runpy", "shutil", "socket", "subprocess", "sys", "timeit", "urllib", "webbrowser"),
-)
-"""Modules whose functions no training leaves in a file, and whoever wants programs run by those who load it does."""
-
-_RUNNING_BUILTINS = ("__import__", "compile", "eval", "exec", "execfile", "open")
-
 
 def _today(module: str, name: str) -> Name:
     """What a module and a name of Python 2 are called today; torch's pickles have those, whatever wrote them."""
@@ -213,9 +201,24 @@ def _today(module: str, name: str) -> Name:
     return _compat_pickle.IMPORT_MAPPING.get(module, module), name
 
 
-def _check_harmless(module: str, name: str) -> None:
-    if name in _RUNNING_BUILTINS if module == "builtins" else module.split(".")[0] in _RUNNING:
-        raise ForbiddenError(f"{module}.{name}")
+_KEYS = {
+    pickle.SETITEM: slice(-2, -1),
+    pickle.SETITEMS: slice(None, None, 2),
+    pickle.DICT: slice(None, None, 2),
+    pickle.ADDITEMS: slice(None),
+    pickle.FROZENSET: slice(None),
+}
+"""Where on the stack what an opcode hashes is."""
+
+
+def _checking_keys(opcode: bytes, keys: slice) -> Callable[[Any], None]:
+    load: Any = pickle._Unpickler.dispatch[opcode[0]]
+
+    def checked(unpickler: Any) -> None:
+        _check_keys(unpickler.stack[keys])
+        load(unpickler)
+
+    return checked
 
 
 class _Unpickler(pickle._Unpickler):  # in Python: the one in C takes memory for whatever number a memo is given
@@ -239,11 +242,9 @@ class _Unpickler(pickle._Unpickler):  # in Python: the one in C takes memory for
         if (module, name) in _ALLOWED:
             return _ALLOWED[module, name]
         module, name = _today(module, name)
-        _check_harmless(module, name)
-        dotted = f"{module}.{name}"
-        if dotted not in self._skipped:
-            self._skipped[dotted] = type("Skipped", (Skipped,), {"name": dotted, "count": self._count})
-        return self._skipped[dotted]
+        if (module, name) == ("builtins", "getattr"):
+            return self._attribute
+        return self._stand_in(f"{module}.{name}")
 
     def persistent_load(self, reference: Any) -> Any:
         if reference[0] == "module" and is_skipped(reference[1]):
@@ -252,6 +253,25 @@ class _Unpickler(pickle._Unpickler):  # in Python: the one in C takes memory for
         if kind != "storage" or self._storage is None or not isinstance(dtype, _Dtype):
             raise pickle.UnpicklingError(f"unknown reference to {kind!r}")
         return self._storage(dtype, key, count, *view)
+
+    def _attribute(self, owner: Any, name: str, *_: Any) -> Any:
+        """What stands for an attribute: a class inside another, or the method of an object, for which that stands."""
+        if isinstance(owner, type) and issubclass(owner, Skipped):
+            self._count[owner.name] += 0
+            return self._stand_in(f"{owner.name}.{name}")
+        return owner if isinstance(owner, Skipped) else self._stand_in(f"builtins.getattr.{name}")
+
+    def _stand_in(self, name: str) -> type[Skipped]:
+        if name not in self._skipped:
+            self._skipped[name] = stand_in(name, self._count)
+        return self._skipped[name]
+
+    # Weights have no state: it would be put into whatever the pickle names, our own functions included.
+    dispatch: ClassVar[dict[int, Any]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.BUILD[0]: lambda unpickler: unpickler.stack.pop(),
+        **{opcode[0]: _checking_keys(opcode, keys) for opcode, keys in _KEYS.items()},
+    }
 
 
 def load_archive(path: Path) -> Pickled:
@@ -348,6 +368,9 @@ def load_legacy(path: Path) -> Pickled:
             count = int.from_bytes(file.read(8), "little")
             if count != values.numel():
                 raise ValueError(f"{count} numbers where {values.numel()} should be")
-            if file.readinto(values.view(torch.uint8).numpy().data) != values.numel() * values.element_size():
+            content = bytearray(values.numel() * values.element_size())
+            if file.readinto(content) != len(content):
                 raise EOFError("it ends too early")
+            if content:
+                values.view(torch.uint8).copy_(torch.frombuffer(content, dtype=torch.uint8))
     return pickled

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import collections
+import cProfile
+import enum
 import functools
 import pathlib
 import pickle
 import random
 import re
 import subprocess
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +47,30 @@ class Config:
         pass
 
 
+class Outer:
+    """What has classes in it, which pickles of torch reach by asking for an attribute."""
+
+    class Mode(enum.Enum):
+        FAST = 1
+
+    class Inner:
+        pass
+
+
+class Named:
+    """What is made of arguments by name."""
+
+    scale: int
+
+    def __new__(cls, *, scale: int) -> Named:
+        made = super().__new__(cls)
+        made.scale = scale
+        return made
+
+    def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, int]]:
+        return (), {"scale": 2}
+
+
 class Reading:
     """An object that would run something when it is read, without any of the functions that are known to."""
 
@@ -66,7 +93,10 @@ BESIDE: dict[str, tuple[Any, str]] = {
     "a set": ({1, 2}, "builtins.set"),
     "a frozen set": (frozenset([1]), "builtins.frozenset"),
     "a configuration": (Config(), f"{__name__}.Config"),
-    "a callback": ([Config().hook], "builtins.getattr"),
+    "a callback": ([Config().hook], f"{__name__}.Config"),
+    "a member of a class in a class": (Outer.Mode.FAST, f"{__name__}.Outer.Mode"),
+    "an object of a class in a class": (Outer.Inner(), f"{__name__}.Outer.Inner"),
+    "an object made by names": (Named(scale=2), "functools.partial"),
     "a function": (torch.nn.functional.l1_loss, "torch.nn.functional.l1_loss"),
     "a class": (torch.nn.Conv2d, "torch.nn.modules.conv.Conv2d"),
     "a partial function": (functools.partial(torch.clamp, min=0), "functools.partial"),
@@ -169,7 +199,15 @@ class Starting:
 
 @pytest.mark.parametrize(
     ("function", "argument"),
-    [(subprocess.call, ["touch", "ran"]), (eval, "open('ran', 'w')"), (exec, "open('ran', 'w')"), (open, "ran")],
+    [
+        (subprocess.call, ["touch", "ran"]),
+        (eval, "open('ran', 'w')"),
+        (exec, "open('ran', 'w')"),
+        (open, "ran"),
+        (cProfile.run, "open('ran', 'w')"),
+        (torch.hub.load, "ran"),
+        (pickle.loads, b"."),
+    ],
     ids=lambda each: getattr(each, "__name__", ""),
 )
 def test_what_runs_programs_is_refused_whatever_is_beside_it(
@@ -180,6 +218,62 @@ def test_what_runs_programs_is_refused_whatever_is_beside_it(
     with pytest.raises(AetherInstallError, match=rf"holds [\w.]*{function.__name__}, which is no weights"):
         fuse(tmp_path / "net.pth", tmp_path / "out.pth")
     assert [path.name for path in tmp_path.iterdir()] == ["net.pth"]
+
+
+def pickled_by_hand(path: Path, opcodes: bytes) -> Path:
+    """A file of weights, and of a value that opcodes make, at the key ``x``."""
+    torch.save({"params": WEIGHTS, "x": None}, path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    (name,) = (each for each in entries if each.endswith("data.pkl"))
+    before, value, after = entries[name].rpartition(b"N")  # opcode of None, at its end
+    assert value
+    entries[name] = before + opcodes + after
+    with zipfile.ZipFile(path, "w") as archive:
+        for each, content in entries.items():
+            archive.writestr(each, content)
+    return path
+
+
+def text(value: str) -> bytes:
+    return b"X" + len(value).to_bytes(4, "little") + value.encode()
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [("torch._utils", "os.system"), ("logging", "os.system"), ("torch", "sys.modules.get")]
+)
+def test_what_runs_programs_is_found_by_way_of_other_modules(tmp_path: Path, module: str, name: str) -> None:
+    path = pickled_by_hand(tmp_path / "net.pth", text(module) + text(name) + b"\x93" + text("touch ran") + b"\x85R")
+    with pytest.raises(AetherInstallError, match=rf"holds {module}\.{name}, which is no weights"):
+        fuse(path, tmp_path / "out.pth")
+
+
+@pytest.mark.parametrize("name", ["_os", "os", "_sys"])
+def test_what_runs_programs_is_found_by_way_of_attributes(tmp_path: Path, name: str) -> None:
+    owner = b"c__builtin__\ngetattr\ncargparse\nother\n" + text(name) + b"\x86R"
+    opcodes = b"c__builtin__\ngetattr\n" + owner + text("system") + b"\x86R" + text("touch ran") + b"\x85R"
+    with pytest.raises(AetherInstallError, match=rf"holds argparse\.other\.{name}, which is no weights"):
+        fuse(pickled_by_hand(tmp_path / "net.pth", opcodes), tmp_path / "out.pth")
+
+
+def test_a_pickle_changes_nothing_of_ours(tmp_path: Path) -> None:
+    state = b"}" + text("update") + b"K\x05s"
+    for target in (b"ccollections\nCounter\n", b"ccollections\nOrderedDict\n", b"ctorch.torch_version\nTorchVersion\n"):
+        pickled_by_hand(tmp_path / "net.pth", target + b"N" + state + b"\x86b")
+        fuse(tmp_path / "net.pth", tmp_path / "out.pth", force=True, verify=False)
+    torch.save({"params": WEIGHTS}, tmp_path / "good.pth")
+    assert fuse(tmp_path / "good.pth", tmp_path / "out.pth", force=True).fused_layers == 3
+    assert collections.Counter("aab")["a"] == 2
+
+
+def test_keys_and_encodings_without_end_are_told_of(tmp_path: Path) -> None:
+    key = b"K\x01" + b"2\x86" * 60  # a pair of the same, sixty times over
+    pickled_by_hand(tmp_path / "net.pth", b"}" + key + b"Ns")
+    with pytest.raises(AetherInstallError, match=r"truncated or damaged \(a key of too many parts\)"):
+        fuse(tmp_path / "net.pth", tmp_path / "out.pth")
+    encoded = b"c_codecs\nencode\n" + text("a" * 1000) + text("punycode") + b"\x86R"
+    with pytest.raises(AetherInstallError, match=r"holds codecs\.encode, which is no weights"):
+        fuse(pickled_by_hand(tmp_path / "net.pth", encoded), tmp_path / "out.pth")
 
 
 def test_names_that_a_file_chooses_do_no_harm_on_the_screen(tmp_path: Path) -> None:

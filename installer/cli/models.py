@@ -69,7 +69,7 @@ def fuse(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    r"""
+    """
     Merge the large and the small kernel of each block of a model.
 
     The result makes the same picture from one kernel where training had two: a smaller file, in the form that every
@@ -81,12 +81,8 @@ def fuse(
     has.
 
     ONNX (.onnx, float32 or float16) takes any batch, height and width, and is compared with the model in ONNX Runtime,
-    where that is installed. A whole release in one go:
-
-    \b
-      aether-install fuse --model_path net_g.pth \
-        --output_path 2x.safetensors --dtype float32 \
-        --output_path 2x_fp16.onnx --dtype float16
+    where that is installed. A whole release in one go: --output_path 2x.pth --dtype float32 --output_path 2x_fp16.onnx
+    --dtype float16.
     """
     with Boundary(Console(as_json, about_spandrel=False)) as console:
         _start_torch(console, python, host)
@@ -105,6 +101,11 @@ def fuse(
             for _, error in batch.failed:
                 console.error(error, final=False)
             sys.exit(1 if batch.failed else 0)
+        if len(how.dtypes) not in (0, 1, len(paths)):
+            raise click.UsageError(
+                f"--dtype is given {len(how.dtypes)} times for {len(paths)} outputs: give it once for all or once for "
+                "each, in their order"
+            )
         files = [
             output_in(path, models[0]) if path.is_dir() or output.endswith(("/", os.sep)) else path
             for path, output in zip(paths, outputs, strict=True)

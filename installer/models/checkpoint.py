@@ -148,6 +148,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     known = recognise(path)
     if known:
         raise NoModelError(path, known)
+    if path.suffix.lower() == ".onnx":
+        raise AetherInstallError(f"{path} is no ONNX file, or a damaged one; copy or download it again")
     raise AetherInstallError(f"{path} is neither a PyTorch nor a safetensors file; check that it is the right one")
 
 
@@ -185,7 +187,9 @@ def _pickled(path: Path, pickled: Pickled, entries: tuple[str, ...] = ()) -> Che
     if is_skipped(content):
         raise ForbiddenError(next(iter(pickled.skipped)))
     if not isinstance(content, Mapping):
-        raise AetherInstallError(f"{path} holds a {type(content).__name__}, not the weights of a network")
+        raise AetherInstallError(
+            f"{path} holds a {type(content).__name__}, not the weights of a network; get the file of weights"
+        )
     return Checkpoint(path, "pth", content, imports=pickled.names, entries=entries, skipped=pickled.skipped)
 
 

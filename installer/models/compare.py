@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import torch
@@ -21,6 +22,9 @@ TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 3e-2, torc
 
 _ROUNDINGS = 8
 """How many units in the last place of the largest output two right models may lie apart, whatever the range is."""
+
+_ERRORS = 3
+"""The severity from which on ONNX Runtime speaks."""
 
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -73,13 +77,14 @@ class Original:
         self._computed = torch.promote_types(self._dtype, torch.float32)
         self._outputs: dict[torch.Size, torch.Tensor] = {}
 
-    def compare(self, made: StateDict, written: Path) -> Comparison:
+    def compare(self, made: StateDict, written: Path, name: Path) -> Comparison:
         """
         Reads a written file of weights back, and compares it.
 
         Args:
             made: the weights that were written.
             written: the file.
+            name: which it will have.
 
         Raises:
             AetherInstallError: they differ, or the original gives no finite output.
@@ -93,9 +98,9 @@ class Original:
             start = time.perf_counter()
             output = network(given).cpu()
             seconds = time.perf_counter() - start
-        return self._judged([(image, output)], made, len(made), seconds, "torch")
+        return self._judged([(image, output)], made, name, len(made), seconds, "torch")
 
-    def compare_onnx(self, made: StateDict, written: Path) -> Comparison | None:
+    def compare_onnx(self, made: StateDict, written: Path, name: Path) -> Comparison | None:
         """
         The same of an ONNX file, which ONNX Runtime runs on images of several sizes; None where that is not there.
 
@@ -117,7 +122,7 @@ class Original:
                 details=f"{type(error).__name__}: {error}",
             ) from error
         known = read_onnx(written)
-        return self._judged(outputs, made, len(known.shapes) if known else 0, seconds, "ONNX Runtime")
+        return self._judged(outputs, made, name, len(known.shapes) if known else 0, seconds, "ONNX Runtime")
 
     def _image(self, number: int, height: int, width: int) -> torch.Tensor:
         image = torch.rand(number, self._channels, height, width, generator=torch.Generator().manual_seed(0))
@@ -141,6 +146,7 @@ class Original:
         self,
         outputs: Sequence[tuple[torch.Tensor, torch.Tensor]],
         made: StateDict,
+        name: Path,
         tensors: int,
         seconds: float,
         runtime: str,
@@ -149,18 +155,24 @@ class Original:
         got = torch.cat([output.flatten().cpu() for _, output in outputs])
         if got.shape != expected.shape:
             raise AetherInstallError(
-                f"the result makes pictures of another size than {self._path} does, so it was not written; please "
+                f"{name} would make pictures of another size than {self._path} does, so it was not written; please "
                 "report this with the model"
+            )
+        if not got.isfinite().all():
+            raise AetherInstallError(
+                f"{name} would give no finite output where {self._path} does, since its dtype cannot hold what is "
+                "computed on the way, so it was not written; write float32"
             )
         difference = (got - expected).abs().max().item()
         output_range = (expected.max() - expected.min()).item()
         # Where a network has hardly been trained, the range is small beside the values, and so is what they round to.
         rounding = _ROUNDINGS * torch.finfo(self._computed).eps * expected.abs().max().item()
-        tolerance = max(TOLERANCE[self._dtype], TOLERANCE[made["conv_first.weight"].dtype])
+        dtypes = {tensor.dtype for tensor in (*made.values(), *self._source.weights.values())}
+        tolerance = max(TOLERANCE[dtype] for dtype in dtypes if dtype.is_floating_point)
         if not difference <= max(tolerance * output_range, rounding):
             raise AetherInstallError(
-                f"the result differs from {self._path} by {difference:.2g} where outputs span "
-                f"{output_range:.2g}, so it was not written; please report this with the model"
+                f"{name} would differ from {self._path} by {difference:.2g} where outputs span {output_range:.2g}, so "
+                "it was not written; please report this with the model"
             )
         return Comparison(tensors, self._side, difference, output_range, seconds, runtime)
 
@@ -168,12 +180,18 @@ class Original:
 def _in_onnxruntime(path: Path) -> Callable[[torch.Tensor], tuple[float, torch.Tensor]] | None:
     """What runs an ONNX file on images, and says how long that took; None where ONNX Runtime is not there."""
     try:
-        import onnxruntime
-    except Exception:  # It may be there for another version of Python or numpy, which it says in many ways.
+        with redirect_stdout(StringIO()):
+            import onnxruntime
+
+            onnxruntime.disable_telemetry_events()
+            onnxruntime.set_default_logger_severity(_ERRORS)
+            options = onnxruntime.SessionOptions()
+        torch.zeros(1).numpy()
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # It may be there for another version of Python or numpy, which it says in many ways.
         return None
-    options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
     takes = session.get_inputs()[0]
     dtype = torch.float16 if takes.type == "tensor(float16)" else torch.float32

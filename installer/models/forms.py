@@ -16,6 +16,7 @@ ONNX_SUFFIX = ".onnx"
 OUTPUT_SUFFIXES = (".pth", SAFETENSORS_SUFFIX, ONNX_SUFFIX)
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_LARGEST = torch.finfo(torch.bfloat16).max
 _IN_ONNX = ("float32", "float16")
 """Those that the programs which run ONNX compute in; few know the others."""
 
@@ -54,13 +55,8 @@ def forms_of(outputs: Sequence[Path], dtypes: Sequence[str], own: str) -> list[F
         own: of the model, or ``mixed``.
 
     Raises:
-        AetherInstallError: the two cannot be brought together, or a form does not exist.
+        AetherInstallError: a form does not exist.
     """
-    if len(dtypes) > 1 and len(dtypes) != len(outputs):
-        raise AetherInstallError(
-            f"--dtype is given {len(dtypes)} times for {len(outputs)} outputs; give it once for all or once for each, "
-            "in their order"
-        )
     each: Sequence[str | None] = dtypes if len(dtypes) > 1 else [*dtypes, None][:1] * len(outputs)
     return [_form(path, name, own) for path, name in zip(outputs, each, strict=True)]
 
@@ -99,9 +95,10 @@ def converted(weights: StateDict, dtype: torch.dtype | None, path: Path) -> tupl
             continue
         if (after.isinf() & ~before.isinf()).any():
             finite = before[before.isfinite()].abs().max().item()
+            way_out = "write bfloat16 or float32" if finite < _LARGEST else "leave out --dtype"
             raise AetherInstallError(
                 f"{path} holds {finite:.3g} in {key}, more than {str(dtype)[6:]} can hold "
-                f"({torch.finfo(dtype).max:.3g}); write bfloat16 or float32"
+                f"({torch.finfo(dtype).max:.3g}); {way_out}"
             )
         lost = int(((after == 0) & (before != 0)).sum())
         if lost:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,7 +21,7 @@ from .generations import StateDict
 from .header import header_of
 from .identify import Identity, Model, identify
 from .inspection import forbidden_in_spandrel, is_read_by_torch, misleading_name
-from .output import whole_file
+from .output import Together, whole_file
 from .saving import write_weights
 
 
@@ -120,8 +120,7 @@ def fuse(model: Path, outputs: Sequence[Path], options: Options, progress: Progr
     """
     for output in outputs:
         _check_paths(model, output, options.force)
-    if len({os.path.normcase(output.absolute()) for output in outputs}) < len(outputs):
-        raise AetherInstallError("an output is named twice; name each one once")
+    _check_apart(outputs)
     device = _device(options.device)
     progress(f"reading {model}")
     source = identify(read_checkpoint(model))
@@ -138,19 +137,19 @@ def fuse(model: Path, outputs: Sequence[Path], options: Options, progress: Progr
     writer = _Writer(source, folded, header_of(source.checkpoint, now))
     original = Original(source, arguments, device)
     written = []
-    with ExitStack() as unpublished:
+    with Together() if len(forms) > 1 else nullcontext() as together, ExitStack() as unpublished:
         for form in forms:
             progress(f"writing {form.path}")
             made, vanished = writer.made(form)
             with _explaining(form.path):
-                file = unpublished.enter_context(_published(form.path, options.force))
+                file = unpublished.enter_context(_published(form.path, options.force, together))
                 writer.write(form, made, file)
                 size = file.stat().st_size
             comparison = None
             if options.verify:
                 progress(f"comparing {form.path.name} with {model.name}")
                 compare = original.compare_onnx if form.suffix == ONNX_SUFFIX else original.compare
-                comparison = compare(made, file)
+                comparison = compare(made, file, form.path)
             written.append(Written(form.path, _dtype_of(made), size, vanished, comparison))
     return Fused(
         source=identity,
@@ -188,7 +187,8 @@ class _Writer:
                 weights = self._generation.fold(weights, **self._folded)
             fused = weights if self._source.identity.fused else self._generation.fuse(weights)
         except ValueError as error:
-            raise AetherInstallError(f"{path}: {error}") from error
+            wider = " (--dtype float32 does)" if form.dtype is None and "float16" in _dtype_of(weights) else ""
+            raise AetherInstallError(f"{path}: {error}{wider}") from error
         return converted(fused, form.dtype, path)
 
     def write(self, form: Form, made: StateDict, file: Path) -> None:
@@ -212,9 +212,9 @@ class _Writer:
 
 
 @contextmanager
-def _published(output: Path, force: bool) -> Iterator[Path]:
+def _published(output: Path, force: bool, together: Together | None) -> Iterator[Path]:
     """See ``whole_file``."""
-    with _explaining(output), whole_file(output, force) as unpublished:
+    with _explaining(output), whole_file(output, force, together) as unpublished:
         yield unpublished
 
 
@@ -264,6 +264,15 @@ def _check_paths(model: Path, output: Path, force: bool) -> None:
         raise _exists(output)
     if output.is_dir():
         raise AetherInstallError(f"{output} is a folder; name a file in it")
+
+
+def _check_apart(outputs: Sequence[Path]) -> None:
+    places = [Path(os.path.normcase(output.parent.resolve() / output.name)) for output in outputs]
+    for place, output in zip(places, outputs, strict=True):
+        if places.count(place) > 1:
+            raise AetherInstallError(f"{output} is named twice; name each output once")
+        if any(place in other.parents for other in places):
+            raise AetherInstallError(f"{output} is the folder of another output; name another place for one of them")
 
 
 def _exists(output: Path) -> AetherInstallError:

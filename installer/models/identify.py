@@ -99,8 +99,8 @@ class UnsupportedError(AetherInstallError):
         looks_like: what it holds instead.
     """
 
-    def __init__(self, path: Path, looks_like: str) -> None:
-        super().__init__(f"{path} is {looks_like}")
+    def __init__(self, path: Path, looks_like: str, remedy: str = "") -> None:
+        super().__init__(f"{path} is {looks_like}{remedy}")
         self.looks_like = looks_like
 
 
@@ -119,20 +119,22 @@ def identify(checkpoint: Checkpoint) -> Model:
                 raise UnsupportedError(checkpoint.path, reason)
             located = generation.locate(checkpoint.content)
             if located is not None:
-                _check_not_quantised(checkpoint, "AetherNet")
+                _check_not_quantised(checkpoint, dict(_entries(checkpoint, located)), "AetherNet")
                 return _identified(checkpoint, generation, located)
-        _check_not_quantised(checkpoint, "model")
+        _check_not_quantised(checkpoint, checkpoint.content, "model")
         name = _spandrel_name(checkpoint.content)
         known = None if name else recognise(checkpoint.path)
         if known:
             raise UnsupportedError(checkpoint.path, f"{known.what}; {known.remedy}")
         if checkpoint.skipped and not name:  # which may well hold the weights
             raise ForbiddenError(next(iter(checkpoint.skipped)))
-        raise UnsupportedError(checkpoint.path, f"a {name} model" if name else "no network known here")
+        if not name:
+            raise UnsupportedError(checkpoint.path, "no network known here", "; check that it is the right file")
+        raise UnsupportedError(checkpoint.path, f"a {name} model")
 
 
-def _check_not_quantised(checkpoint: Checkpoint, what: str) -> None:
-    quantised = next((value for value in _values(checkpoint.content) if isinstance(value, Quantised)), None)
+def _check_not_quantised(checkpoint: Checkpoint, content: Mapping[Any, Any], what: str) -> None:
+    quantised = next((value for value in _values(content) if isinstance(value, Quantised)), None)
     if quantised:
         kind = f"an fp8 ({quantised.dtype})" if quantised.dtype.startswith("float8") else "an int8, quantised"
         reason = f"{kind} {what}, which cannot be run here; use the float file it was made from"
@@ -168,9 +170,9 @@ def _identified(checkpoint: Checkpoint, generation: Generation, located: Located
     try:
         parameters = generation.deduce(weights)
     except ValueError as error:
-        for key, name in _skipped_weights(checkpoint, located):
-            if f" {key} " in str(error):
-                raise ForbiddenError(name) from error
+        for key, value in _entries(checkpoint, located):
+            if is_skipped(value) and f" {key} " in str(error):
+                raise ForbiddenError(value.name) from error
         raise AetherInstallError(f"{path} holds {error}; get an undamaged copy of the file") from error
     container = ".".join(located.container) or "bare"
     dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in weights.values() if tensor.is_floating_point()}
@@ -188,14 +190,14 @@ def _identified(checkpoint: Checkpoint, generation: Generation, located: Located
     return Model(identity, checkpoint, weights)
 
 
-def _skipped_weights(checkpoint: Checkpoint, located: Located) -> Iterator[tuple[str, str]]:
-    """The keys, without their prefix, that have no tensor but an object which was skipped, and that object's name."""
+def _entries(checkpoint: Checkpoint, located: Located) -> Iterator[tuple[str, Any]]:
+    """What is where weights were found, whatever it is, under keys without their prefix."""
     entries: Mapping[Any, Any] = checkpoint.content
     for key in located.container:
         entries = entries[key]
     for key, value in entries.items():
-        if isinstance(key, str) and key.startswith(located.prefix) and is_skipped(value):
-            yield key[len(located.prefix) :], value.name
+        if isinstance(key, str) and key.startswith(located.prefix):
+            yield key[len(located.prefix) :], value
 
 
 def _noted(checkpoint: Checkpoint, names: Mapping[str, float]) -> dict[str, float]:
@@ -209,7 +211,7 @@ def _noted(checkpoint: Checkpoint, names: Mapping[str, float]) -> dict[str, floa
 def _factor(path: Path, name: str, noted: Any) -> float:
     try:
         factor = float(noted)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         factor = math.nan
     if not 0 < factor < math.inf:
         way_out = "remove it and give the right one with --img_range" if name == "img_range" else "correct it"

@@ -10,7 +10,6 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -77,7 +76,7 @@ def _remedy(error: Exception, dtype: torch.dtype) -> str:
             f"torch {version} cannot compute in float16 on a CPU, so it writes no such ONNX; use a later one "
             "(--python, --host), or --dtype float32"
         )
-    if find_spec("onnx") is None:
+    if not _has_package():
         return f"torch {version} needs the package onnx to write ONNX; install that in {python}"
     return f"torch {version} cannot write ONNX; name another Python with --python or --host"
 
@@ -102,7 +101,7 @@ def _without_package() -> Iterator[None]:
 
     It would only look through what it has written for functions of users' own to add, and there are none.
     """
-    module = None if find_spec("onnx") else _importable(_FUNCTIONS_ADDED_BY)
+    module = None if _has_package() else _importable(_FUNCTIONS_ADDED_BY)
     name = "_add_onnxscript_fn"
     if module is None or not hasattr(module, name):
         yield
@@ -113,6 +112,14 @@ def _without_package() -> Iterator[None]:
         yield
     finally:
         setattr(module, name, original)
+
+
+def _has_package() -> bool:
+    try:
+        import onnx  # noqa: F401
+    except Exception:  # It may be there without what it needs.
+        return False
+    return True
 
 
 def _importable(names: tuple[str, ...]) -> Any:

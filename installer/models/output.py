@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,10 +15,56 @@ from ..busy import patiently
 from ..durable import sync_folder
 
 
+class Together:
+    """
+    Files that get their real names together: as a context, it takes back those that have, if another cannot.
+
+    Only a process that is killed between two of them leaves some, each of them whole.
+    """
+
+    def __init__(self) -> None:
+        self._published: list[tuple[Path, Path | None]] = []
+
+    def __enter__(self) -> Together:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for path, before in reversed(self._published):
+            with suppress(OSError):
+                if kind is None:
+                    if before is not None:
+                        before.unlink()
+                elif before is None:
+                    path.unlink()
+                else:
+                    patiently(lambda path=path, before=before: os.replace(before, path))  # type: ignore[misc]
+
+    @contextmanager
+    def publishing(self, path: Path) -> Iterator[None]:
+        """Around what gives a file its real name: keeps what had it before until all have theirs."""
+        before = None
+        if os.path.lexists(path):
+            before = _beside(path, "before")
+            before.unlink(missing_ok=True)
+            try:
+                os.link(path, before, follow_symlinks=False)
+            except (OSError, NotImplementedError):
+                shutil.copy2(path, before, follow_symlinks=False)
+        try:
+            yield
+        except BaseException:
+            if before is not None:
+                before.unlink(missing_ok=True)
+            raise
+        self._published.append((path, before))
+
+
 @contextmanager
-def whole_file(path: Path, overwrite: bool) -> Iterator[Path]:
+def whole_file(path: Path, overwrite: bool, together: Together | None = None) -> Iterator[Path]:
     """
     Yields a name to write a file under, which gets its real name if the block ends well and vanishes if it does not.
+
+    What ``together`` holds gets its name, or none of it does.
 
     The block has to let go of the file, open or mapped, before it ends: Windows neither renames nor removes what is
     held. What an error that leaves the block still refers to is let go of here.
@@ -35,15 +82,15 @@ def whole_file(path: Path, overwrite: bool) -> Iterator[Path]:
         raise FileExistsError(f"{path} exists")
     missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
-    # As short as any name, for the file's own may be as long as names can be.
-    temporary = path.with_name(f".{sha256(os.fsencode(path.name)).hexdigest()[:16]}.aether-new")
+    temporary = _beside(path, "new")
+    publishing = together.publishing(path) if together else nullcontext()
     try:
         temporary.unlink(missing_ok=True)
         descriptor = _open_nameless(path.parent)
         with (
-            _named(path, temporary, overwrite)
+            _named(path, temporary, overwrite, publishing)
             if descriptor is None
-            else _nameless(path, temporary, overwrite, descriptor) as source
+            else _nameless(path, temporary, overwrite, publishing, descriptor) as source
         ):
             yield source
         sync_folder(path.parent)
@@ -58,30 +105,39 @@ def whole_file(path: Path, overwrite: bool) -> Iterator[Path]:
 
 
 @contextmanager
-def _named(path: Path, temporary: Path, overwrite: bool) -> Iterator[Path]:
+def _named(path: Path, temporary: Path, overwrite: bool, publishing: AbstractContextManager[None]) -> Iterator[Path]:
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     yield temporary
     with open(temporary, "rb+") as file:
         os.fsync(file.fileno())
     if not overwrite and os.path.lexists(path):
         raise FileExistsError(f"{path} exists")
-    patiently(lambda: os.replace(temporary, path))
+    with publishing:
+        patiently(lambda: os.replace(temporary, path))
 
 
 @contextmanager
-def _nameless(path: Path, temporary: Path, overwrite: bool, descriptor: int) -> Iterator[Path]:
+def _nameless(
+    path: Path, temporary: Path, overwrite: bool, publishing: AbstractContextManager[None], descriptor: int
+) -> Iterator[Path]:
     try:
         yield Path(f"/proc/self/fd/{descriptor}")
         os.fsync(descriptor)
-        if not os.path.lexists(path):
-            _link(descriptor, path)
-        elif overwrite:
-            _link(descriptor, temporary)
-            os.replace(temporary, path)
-        else:
+        if not overwrite and os.path.lexists(path):
             raise FileExistsError(f"{path} exists")
+        with publishing:
+            if os.path.lexists(path):
+                _link(descriptor, temporary)
+                os.replace(temporary, path)
+            else:
+                _link(descriptor, path)
     finally:
         os.close(descriptor)
+
+
+def _beside(path: Path, what: str) -> Path:
+    """A name as short as any, for the file's own may be as long as names can be."""
+    return path.with_name(f".{sha256(os.fsencode(path.name)).hexdigest()[:16]}.aether-{what}")
 
 
 def _open_nameless(folder: Path) -> int | None:

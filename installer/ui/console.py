@@ -12,6 +12,7 @@ import errno
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from ..tree.layout import Spandrel
     from .view import View
+
+_CONTROLS = re.compile(r"[\0-\x08\x0b-\x1f\x7f-\x9f]")
 
 _OF_NUMBERS = ("unfused", "fused", "largest difference", "speed-up")
 """Columns whose cells are aligned by their ends."""
@@ -108,7 +111,7 @@ class Console:
             final: whether it is the command's result, and not one of several.
         """
         self.done()
-        message = _as_called(error.message)
+        message = _printable(_as_called(error.message))
         if _draws_on(sys.stderr):
             console = _console(sys.stderr)
             console.print("[bold red]aether-install:[/] ", end="")
@@ -120,7 +123,7 @@ class Console:
             if error.details:
                 print(_indented(error.details), file=sys.stderr)
         if self._as_json and final:
-            with _perhaps_unheard():
+            with _perhaps_unheard(anyway=True):
                 _print_json(self._described(error))
 
     def _described(self, error: AetherInstallError) -> dict[str, Any]:
@@ -150,13 +153,18 @@ def _print_json(described: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _perhaps_unheard() -> Iterator[None]:
-    """Whoever reads stdout may have gone; what the command did is done all the same, and its exit status tells it."""
+def _perhaps_unheard(anyway: bool = False) -> Iterator[None]:
+    """
+    Whoever reads stdout may have gone; what the command did is done all the same, and its exit status tells it.
+
+    Args:
+        anyway: let any other trouble pass as well, where stderr has told of it.
+    """
     try:
         yield
         sys.stdout.flush()
     except OSError as error:
-        if not is_unheard(error):
+        if not anyway and not is_unheard(error):
             raise
         # Python flushes it once more at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -166,6 +174,11 @@ def is_unheard(error: BaseException | None) -> bool:
     """Whether writing failed since the reader has gone, which C's library on Windows has no error of its own for."""
     is_invalid = isinstance(error, OSError) and (error.errno, error.filename) == (errno.EINVAL, None)
     return isinstance(error, BrokenPipeError) or (sys.platform == "win32" and is_invalid)
+
+
+def _printable(text: str) -> str:
+    """A text without what moves a terminal's cursor or changes its colours, which a file's name or content may hold."""
+    return _CONTROLS.sub(lambda found: ascii(found.group())[1:-1], text)
 
 
 def _as_called(text: str) -> str:
@@ -206,14 +219,14 @@ def _draw(view: View) -> None:
     style, mark = _MARKS[view.mood]
     if not _speaks_unicode(sys.stdout):
         mark = "*"
-    console.print(Text(f"{mark} ", style).append(_as_called(view.headline), "bold"))
+    console.print(Text(f"{mark} ", style).append(_printable(_as_called(view.headline)), "bold"))
     if view.facts:
         facts = Table.grid(padding=(0, 2))
         facts.add_column(style="cyan", justify="right", no_wrap=True)
         facts.add_column(overflow="fold")
         previous = ""
         for name, value in view.facts:
-            facts.add_row("" if name == previous else name, Text(value))
+            facts.add_row("" if name == previous else name, Text(_printable(value)))
             previous = name
         console.print(facts)
     if view.rows:
@@ -227,25 +240,25 @@ def _draw(view: View) -> None:
         colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
         console.print(Text(line.rstrip("\r"), colour), soft_wrap=True)
     for advice in view.advice:
-        console.print(Text(_as_called(advice), "italic"))
+        console.print(Text(_printable(_as_called(advice)), "italic"))
 
 
 def _cell(text: str) -> tuple[str, str]:
     """A cell and its style: what became of something is a mark, where marks can be shown."""
     mark, style = _CELLS.get(text, (text, ""))
-    return (mark if _speaks_unicode(sys.stdout) else text), style
+    return (mark if _speaks_unicode(sys.stdout) else text) if style else _printable(text), style
 
 
 def _plain_lines(view: View) -> Iterator[str]:
-    yield view.headline
+    yield _printable(view.headline)
     for name, value in view.facts:
-        yield f"{name}: {value}"
+        yield _printable(f"{name}: {value}")
     for row in view.rows:
         cells = zip(view.columns[1:], row[1:], strict=True)
         told = ", ".join(f"{column} {cell}".lstrip() for column, cell in cells if cell)
-        yield f"{row[0]}: {told}".replace("\n", " in ")
+        yield _printable(f"{row[0]}: {told}".replace("\n", " in "))
     yield from view.diff.split("\n")[:-1]
-    yield from view.advice
+    yield from map(_printable, view.advice)
 
 
 def _indented(text: str) -> str:

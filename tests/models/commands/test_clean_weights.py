@@ -276,13 +276,23 @@ def test_keys_and_encodings_without_end_are_told_of(tmp_path: Path) -> None:
         fuse(pickled_by_hand(tmp_path / "net.pth", encoded), tmp_path / "out.pth")
 
 
+def test_what_is_beside_the_weights_may_be_quantised(tmp_path: Path) -> None:
+    beside = torch.quantize_per_tensor(torch.rand(4), 0.1, 0, torch.qint8)
+    torch.save({"params": WEIGHTS, "beside": {"x": beside}}, tmp_path / "net.pth")
+    assert fuse(tmp_path / "net.pth", tmp_path / "out.pth").fused_layers == 3
+
+
 def test_names_that_a_file_chooses_do_no_harm_on_the_screen(tmp_path: Path) -> None:
     torch.save({"params": WEIGHTS, "x": Config()}, tmp_path / "net.pth", _use_new_zipfile_serialization=False)
     content = (tmp_path / "net.pth").read_bytes()
     assert content.count(b"\nConfig\n") == 1
     (tmp_path / "net.pth").write_bytes(content.replace(b"\nConfig\n", b"\nC\x1b[2J" + b"g" * 500 + b"\n"))
     shown = in_process.aether_install("inspect", tmp_path / "net.pth").stdout
-    assert "\x1b[2J" not in shown
+    assert "\x1b" not in shown
+    (tmp_path / "net\x1b[31m.pth").write_bytes(b"nothing of the kind")
+    refused = in_process.aether_install("inspect", tmp_path / "net\x1b[31m.pth", check=False)
+    assert "\x1b" not in refused.stdout + refused.stderr
+    assert r"net\x1b[31m.pth" in refused.stderr
     assert not re.search("g{100}", shown)
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import importlib
 import json
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -14,7 +18,7 @@ from typing import Any
 import in_process
 import pytest
 import torch
-from environments import REPOSITORY, aether_install, quietly, run, snapshot, wheel
+from environments import REPOSITORY, aether_install, quietly, run, script, snapshot, wheel
 from imports import spandrel_of
 from model_files import fuse
 from networks import GENERATIONS, JUNE, LATER
@@ -28,7 +32,7 @@ from weights3 import GOLDEN3, GOLDEN3_NAMES, golden3
 
 from aether_install.cli import models
 from aether_install.errors import AetherInstallError
-from aether_install.models import compare, forms, onnx
+from aether_install.models import compare, forms, onnx, output
 from aether_install.models.checkpoint import read_checkpoint
 from aether_install.models.fuse import Fused, Options
 from aether_install.models.fuse import fuse as fuse_one
@@ -247,8 +251,10 @@ def test_what_the_file_states_is_folded_in_every_form(tmp_path: Path) -> None:
     ("outputs", "dtypes", "message"),
     [
         (["a.onnx"], ["bfloat16"], r"a\.onnx cannot hold bfloat16; .* float32 or float16"),
-        (["a.pth", "b.pth", "c.pth"], ["float16", "float32"], "given 2 times for 3 outputs"),
         (["a.pth", "./a.pth"], [], "named twice"),
+        (["a.pth", "link/a.pth"], [], "named twice"),
+        (["a.pth", "sub/../a.pth"], [], "named twice"),
+        (["a.pth", "a.pth/b.pth"], [], "is the folder of another output"),
         (["a.pth", "b.npz"], [], r"must end in \.pth or \.safetensors or \.onnx"),
     ],
 )
@@ -256,6 +262,8 @@ def test_what_cannot_be_written_is_refused_before_anything_is(
     tmp_path: Path, outputs: list[str], dtypes: list[str], message: str
 ) -> None:
     torch.save(weights_of(**SMALL), tmp_path / "model.pth")
+    (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "sub").mkdir()
     before = snapshot(tmp_path)
     with pytest.raises(AetherInstallError, match=message):
         fuse_one(tmp_path / "model.pth", [tmp_path / name for name in outputs], Options(dtypes=dtypes), quietly)
@@ -272,9 +280,97 @@ def test_all_files_of_a_release_appear_or_none(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setitem(compare.TOLERANCE, torch.float16, 0.0)
     monkeypatch.setitem(compare.TOLERANCE, torch.float32, 0.0)
     monkeypatch.setattr(compare, "_ROUNDINGS", 0)
-    with pytest.raises(AetherInstallError, match="differs from"):
+    with pytest.raises(AetherInstallError, match="would differ from"):
         release(tmp_path / "model.pth", tmp_path, force=True)
     assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("nameless", [True, False], ids=["without a name", "under a temporary name"])
+@pytest.mark.parametrize("failing", range(3))
+def test_what_was_there_comes_back_if_one_cannot_get_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int, nameless: bool
+) -> None:
+    torch.save(weights_of(**SMALL), tmp_path / "model.pth")
+    outputs = [tmp_path / name for name in ("a.pth", "b.safetensors", "c.pth")]
+    outputs[0].write_bytes(b"precious")
+    outputs[1].write_bytes(b"precious too")
+    before = snapshot(tmp_path)
+    replace, link, count = os.replace, os.link, iter(range(9))
+
+    def refused(real: Callable[..., None], source: Any, target: Any, *rest: Any, **options: Any) -> None:
+        if Path(target) in outputs and ".aether-before" not in str(source) and next(count) == failing:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        real(source, target, *rest, **options)
+
+    if not nameless:
+        monkeypatch.setattr(output, "_open_nameless", lambda _: None)
+    monkeypatch.setattr(os, "replace", functools.partial(refused, replace))
+    monkeypatch.setattr(os, "link", functools.partial(refused, link))
+    with pytest.raises(AetherInstallError, match="cannot be written"):
+        fuse_one(tmp_path / "model.pth", outputs, Options(verify=False, force=True), quietly)
+    monkeypatch.undo()
+    assert snapshot(tmp_path) == before
+    result = fuse_one(tmp_path / "model.pth", outputs, Options(verify=False, force=True), quietly)
+    assert all(written.path.stat().st_size == written.size for written in result.written)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pth", "b.safetensors", "c.pth", "model.pth"]
+
+
+def test_weights_of_several_dtypes_are_judged_by_the_coarsest(tmp_path: Path) -> None:
+    weights = {key: tensor.half() if "layers" in key else tensor for key, tensor in weights_of(**SMALL).items()}
+    torch.save(weights, tmp_path / "model.pth")
+    assert fuse(tmp_path / "model.pth", tmp_path / "out.pth").written[0].dtype == "mixed"
+    assert fuse(tmp_path / "model.pth", tmp_path / "out.onnx").written[0].dtype == "float32"
+
+
+def test_what_float16_cannot_compute_is_told(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+    weights = weights_of(**SMALL)
+    weights["conv_before_upsample.0.bias"][:] = 6e4
+    weights["upsample.0.weight"] *= 20
+    torch.save(weights, tmp_path / "model.pth")
+    message = r"half\.onnx would give no finite output .* dtype cannot hold .* write float32"
+    with pytest.raises(AetherInstallError, match=message):
+        fuse(tmp_path / "model.pth", tmp_path / "half.onnx", dtypes=["float16"])
+
+
+@pytest.mark.parametrize("how", ["1 / 0", "raise SystemExit('bye')", "'and has nothing else'"])
+def test_an_onnxruntime_that_does_not_work_is_none(tmp_path: Path, how: str) -> None:
+    torch.save(weights_of(**SMALL), tmp_path / "model.pth")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "onnxruntime.py").write_text(f"print('hello')\n{how}")
+    done = aether_install(
+        *("fuse", "--model_path", tmp_path / "model.pth", "--output_path", tmp_path / "out.onnx", "--json"),
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "broken")},
+    )
+    assert json.loads(done.stdout)["max_abs_diff"] is None
+    assert (tmp_path / "out.onnx").exists()
+
+
+def test_a_torch_without_numpy_reads_and_writes(tmp_path: Path) -> None:
+    torch.save(weights_of(**SMALL), tmp_path / "model.pth", _use_new_zipfile_serialization=False)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "numpy.py").write_text("raise ModuleNotFoundError('no numpy', name='numpy')")
+    aether_install(
+        *("fuse", "--model_path", tmp_path / "model.pth", "--output_path", tmp_path / "out.pth"),
+        *("--output_path", tmp_path / "out.onnx"),
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "broken")},
+    )
+    made, expected = torch.load(tmp_path / "out.pth"), JUNE.fuse(weights_of(**SMALL))
+    assert all(torch.equal(made[key], expected[key]) for key in expected)
+
+
+def test_a_full_stdout_is_told_once(tmp_path: Path) -> None:
+    torch.save(weights_of(**SMALL), tmp_path / "model.pth")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [script("aether-install"), "inspect", tmp_path / "model.pth", "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "No space left" in done.stderr
 
 
 def test_a_release_is_shown_in_one_table(tmp_path: Path) -> None:
@@ -302,6 +398,10 @@ def test_several_models_take_one_folder_and_one_dtype(tmp_path: Path) -> None:
     refused = in_process.aether_install("fuse", *both, "--output_path", "x", "--output_path", "y", check=False)
     assert refused.returncode == 2
     assert "one folder, in one form" in refused.stderr
+    counted = ("--output_path", "x.pth", "--dtype", "float16", "--dtype", "float32")
+    wrong = in_process.aether_install("fuse", *both[:2], *counted, check=False)
+    assert wrong.returncode == 2
+    assert "given 2 times for 1 outputs" in " ".join(wrong.stderr.split())
     in_process.aether_install("fuse", *both, "--output_path", tmp_path / "out", "--dtype", "float16")
     for name in ("a.pth", "b.pth"):
         assert torch.load(tmp_path / "out" / name)["norm.bias"].dtype == torch.float16
@@ -407,7 +507,7 @@ def test_a_wrong_graph_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return export(network, *arguments)
 
     monkeypatch.setattr(onnx, "export", damaged)
-    with pytest.raises(AetherInstallError, match="differs from"):
+    with pytest.raises(AetherInstallError, match="would differ from"):
         fuse(tmp_path / "model.pth", tmp_path / "out.onnx")
     monkeypatch.setattr(onnx, "export", lambda *_: b"nothing")
     with pytest.raises(AetherInstallError, match="ONNX Runtime does not run"):

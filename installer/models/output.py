@@ -24,6 +24,8 @@ class Together:
 
     def __init__(self) -> None:
         self._published: list[tuple[Path, Path | None]] = []
+        self.folders: list[Path] = []
+        """Which were made for files, innermost first."""
 
     def __enter__(self) -> Together:
         return self
@@ -38,6 +40,9 @@ class Together:
                     path.unlink()
                 else:
                     patiently(lambda path=path, before=before: os.replace(before, path))  # type: ignore[misc]
+        for folder in self.folders if kind else ():
+            with suppress(OSError):
+                folder.rmdir()
 
     @contextmanager
     def publishing(self, path: Path) -> Iterator[None]:
@@ -46,10 +51,7 @@ class Together:
         if os.path.lexists(path):
             before = _beside(path, "before")
             before.unlink(missing_ok=True)
-            try:
-                os.link(path, before, follow_symlinks=False)
-            except (OSError, NotImplementedError):
-                shutil.copy2(path, before, follow_symlinks=False)
+            _keep(path, before)
         try:
             yield
         except BaseException:
@@ -82,6 +84,8 @@ def whole_file(path: Path, overwrite: bool, together: Together | None = None) ->
         raise FileExistsError(f"{path} exists")
     missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
+    if together:
+        together.folders += missing
     temporary = _beside(path, "new")
     publishing = together.publishing(path) if together else nullcontext()
     try:
@@ -133,6 +137,15 @@ def _nameless(
                 _link(descriptor, path)
     finally:
         os.close(descriptor)
+
+
+def _keep(path: Path, name: Path) -> None:
+    """Gives a file another name or, where a link would be as locked as the file is (Windows), a copy."""
+    if os.link in os.supports_follow_symlinks:
+        with suppress(OSError):  # Not every file system has links.
+            return os.link(path, name, follow_symlinks=False)
+    shutil.copy2(path, name, follow_symlinks=False)
+    return None
 
 
 def _beside(path: Path, what: str) -> Path:

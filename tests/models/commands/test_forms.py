@@ -291,7 +291,7 @@ def test_what_was_there_comes_back_if_one_cannot_get_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int, nameless: bool
 ) -> None:
     torch.save(weights_of(**SMALL), tmp_path / "model.pth")
-    outputs = [tmp_path / name for name in ("a.pth", "b.safetensors", "c.pth")]
+    outputs = [tmp_path / name for name in ("a.pth", "b.safetensors", "new/folder/c.pth")]
     outputs[0].write_bytes(b"precious")
     outputs[1].write_bytes(b"precious too")
     before = snapshot(tmp_path)
@@ -312,7 +312,8 @@ def test_what_was_there_comes_back_if_one_cannot_get_its_name(
     assert snapshot(tmp_path) == before
     result = fuse_one(tmp_path / "model.pth", outputs, Options(verify=False, force=True), quietly)
     assert all(written.path.stat().st_size == written.size for written in result.written)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pth", "b.safetensors", "c.pth", "model.pth"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pth", "b.safetensors", "model.pth", "new"]
+    assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["c.pth"]
 
 
 def test_weights_of_several_dtypes_are_judged_by_the_coarsest(tmp_path: Path) -> None:

@@ -48,6 +48,10 @@ def command() -> Iterator[Command]:
         process.stdin.close()
 
 
+def together(*outputs: Path) -> list[str | Path]:
+    return [part for output in outputs for part in ("--output_path", output)]
+
+
 def test_every_command_about_models_works_on_windows(command: Command, tmp_path: Path) -> None:
     models, out = tmp_path / "models", tmp_path / "out"
     models.mkdir()
@@ -61,14 +65,21 @@ def test_every_command_about_models_works_on_windows(command: Command, tmp_path:
         ("fuse", "--model_path", models, "--output_path", out / "all"),
         ("fuse", "--model_path", models, "--output_path", out / "all", "--force"),
         ("fuse", "--model_path", models / "a.pth", "--output_path", out / "all" / "a.pth", "--force"),
+        *2 * [("fuse", "--model_path", models / "a.pth", *together(out / "x.pth", out / "x.safetensors"), "--force")],
+        ("fuse", "--model_path", models / "a.pth", "--output_path", out / "x.onnx"),
         ("inspect", out / "all" / "a.pth"),
+        ("inspect", out / "x.onnx"),
         ("inspect", out / "all" / "c.safetensors"),
     ):
         assert command(*arguments) == (0, ""), arguments
     expected = JUNE.fuse(weights)
     files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*"))
-    assert files == ["a.safetensors", "all/a.pth", "all/b.pth", "all/c.safetensors"]
+    assert files == [
+        *("a.safetensors", "all/a.pth", "all/b.pth", "all/c.safetensors", "x.onnx", "x.pth", "x.safetensors")
+    ]
     for name in files:
+        if name == "x.onnx":
+            continue
         written = load_file(out / name) if name.endswith("safetensors") else torch.load(out / name)
         assert all(torch.equal(written[key], expected[key]) for key in expected)
 
@@ -80,18 +91,21 @@ def test_on_windows_too_what_fails_leaves_everything_as_it_was(command: Command,
     weights["conv_first.bias"][0] = float("nan")
     torch.save(weights, tmp_path / "unfit.pth")
     (tmp_path / "open.pth").write_bytes(b"precious")
+    (tmp_path / "other.pth").write_bytes(b"precious too")
     before = snapshot(tmp_path)
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, tmp_path / "open.pth"], env=windows_rules(), **PIPES
     ) as holder:
         assert holder.stdout.readline()
-        for model, output, complaint in (
-            ("unfit.pth", "out/a.pth", "itself gives no finite output"),
-            ("unfit.pth", "a.safetensors", "itself gives no finite output"),
-            ("model.pth", "open.pth", "close the program that has it open"),
+        for model, outputs, complaint in (
+            ("unfit.pth", ["out/a.pth"], "itself gives no finite output"),
+            ("unfit.pth", ["a.safetensors"], "itself gives no finite output"),
+            ("model.pth", ["open.pth"], "close the program that has it open"),
+            ("model.pth", ["open.pth", "other.pth", "new.onnx"], "close the program that has it open"),
+            ("unfit.pth", ["new.pth", "other.pth"], "itself gives no finite output"),
         ):
-            paths = ("--model_path", tmp_path / model, "--output_path", tmp_path / output)
-            status, told = command("fuse", *paths, "--force")
+            paths = together(*(tmp_path / output for output in outputs))
+            status, told = command("fuse", "--model_path", tmp_path / model, *paths, "--force")
             assert status == 1
             assert complaint in told
         holder.stdin.close()

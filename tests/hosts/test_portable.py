@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from built import one_file
-from environments import REPOSITORY, Environment, borrowed, needs_torch, run, wheel
+from environments import REPOSITORY, Environment, borrowing, needs_torch, run, wheel
 from machines import COMFYUI, standalone_python, touch
 
 from aether_install.hosts.discovery import discover, host_of
@@ -39,7 +39,7 @@ class Portable:
         self.users = self.home / ".local" / "lib" / Path(sysconfig.get_path("stdlib")).name / "site-packages"
         shutil.unpack_archive(wheel("0.4.0"), self.users, "zip")
         for folder in (self.own, self.users):
-            (folder / "borrowed.pth").write_text(f"{borrowed()}\n")
+            (folder / "borrowed.pth").write_text(borrowing())
         shutil.copy(one_file(), self.folder)
 
     @property

@@ -238,7 +238,10 @@ def test_an_interpreter_without_spandrel_is_told_where_it_looked(tmp_path: Path)
     assert aether_json("status", "--python", bare.python)["state"] == "missing"
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may write anywhere")
+@pytest.mark.not_on_windows("no mode keeps a folder from being written to")
+@pytest.mark.skipif(
+    os.name == "posix" and os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may write anywhere"
+)
 def test_no_permission_is_explained_and_changes_nothing(tree: Path) -> None:
     for path in [tree, *tree.rglob("*")]:
         path.chmod(path.stat().st_mode & ~0o222)

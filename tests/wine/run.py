@@ -149,7 +149,7 @@ def install_our_wheel() -> None:
     WINDOWS.run(PYTHON, *pip, "install", *options, f"Z:{our_wheel()}")
 
 
-def run_tests(*arguments: str) -> int:
+def run_tests(*arguments: str, has_torch: bool) -> int:
     """Runs pytest on every core; shows what it says on the first one as it says it, and then the others' words."""
     shutil.rmtree(CLAIMED, ignore_errors=True)
     CLAIMED.mkdir()
@@ -157,11 +157,12 @@ def run_tests(*arguments: str) -> int:
     # Temporary folders go with the copy of Windows, which takes no time.
     options = "-p no:cacheprovider -o tmp_path_retention_policy=all"
     variables = {"PYTEST_ADDOPTS": options, "CLAIMED_TESTS": f"Z:{CLAIMED}"}
+    without = frozenset() if has_torch else frozenset({"torch"})
     copies = []
     with ExitStack() as ends:
         started = []
         for number, core in enumerate(sorted(os.sched_getaffinity(0))[:MOST_AT_ONCE]):
-            copies.append(WINDOWS.copy(CACHE / f"prefix-{number}", core))
+            copies.append(WINDOWS.copy(CACHE / f"prefix-{number}", core, without))
             ends.callback(copies[-1].end)
             started.append(copies[-1].start(*command, **variables, TEST_SHARE=f"share-{number}"))
         for process in started:
@@ -173,9 +174,8 @@ def run_tests(*arguments: str) -> int:
     return status
 
 
-def main() -> int:
-    """Makes what is missing and runs the tests."""
-    has_torch = os.environ.get("TORCH") == "1"
+def make_windows(has_torch: bool) -> None:
+    """Makes what is missing of a Windows with a Python that has our wheel and, if wanted, torch."""
     DOWNLOADS.mkdir(parents=True, exist_ok=True)
     wine()
     for version in (*SUPPORTED, *UNSUPPORTED):
@@ -186,16 +186,23 @@ def main() -> int:
         once("pythons", make_pythons, "python.txt", "tests.txt", "sitecustomize.py", "shares.py")
         if has_torch:
             once("torch", make_torch, "torch.txt")
-            draw_picture()
         path_file = DRIVE / "Python312" / "Lib" / "site-packages" / "torch.pth"
         path_file.write_text("C:\\torch\n" if has_torch else "")
         install_our_wheel()
     finally:
         WINDOWS.end()
+
+
+def main() -> int:
+    """Makes what is missing and runs the tests."""
+    has_torch = os.environ.get("TORCH") == "1"
+    make_windows(has_torch)
+    if has_torch:
+        draw_picture()
     arguments = sys.argv[1:]
     if not any((REPOSITORY / argument.partition("::")[0]).exists() for argument in arguments):
         arguments += TESTS
-    return run_tests(*arguments)
+    return run_tests(*arguments, has_torch=has_torch)
 
 
 if __name__ == "__main__":

@@ -108,10 +108,19 @@ class Windows:
             sys.exit(f"{' '.join(command)} exited with {process.returncode}")
         return process.returncode
 
-    def copy(self, prefix: Path, core: int) -> Windows:
-        """Another one with the same files, as hard links; this one must have ended."""
+    def copy(self, prefix: Path, core: int, without: frozenset[str] = frozenset()) -> Windows:
+        """
+        Another one with the same files, as hard links; this one must have ended.
+
+        Args:
+            without: what to leave out of ``C:\\``.
+        """
+
+        def left_out(folder: str, _: list[str]) -> frozenset[str]:
+            return without if Path(folder) == self.drive else frozenset()
+
         shutil.rmtree(prefix, ignore_errors=True)
-        shutil.copytree(self.prefix, prefix, symlinks=True, copy_function=os.link)
+        shutil.copytree(self.prefix, prefix, symlinks=True, copy_function=os.link, ignore=left_out)
         return Windows(prefix, core)
 
     def end(self) -> None:

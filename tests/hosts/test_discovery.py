@@ -259,6 +259,7 @@ def test_a_running_host_is_found_wherever_it_lives(
     assert [host["id"] for host in command("hosts")["hosts"]] == ids
 
 
+@pytest.mark.not_on_windows("Wine tells nothing of another process's home")
 def test_a_host_that_another_user_runs_is_left_out_with_a_word(machine: Machine, tmp_path: Path) -> None:
     """As with sudo, whose home is not that of the user whose applications run."""
     folder = touch(tmp_path / "theirs" / "ComfyUI", *COMFYUI)

@@ -163,8 +163,9 @@ def run_tests(*arguments: str, has_torch: bool) -> int:
         started = []
         for number, core in enumerate(sorted(os.sched_getaffinity(0))[:MOST_AT_ONCE]):
             copies.append(WINDOWS.copy(CACHE / f"prefix-{number}", core, without))
-            ends.callback(copies[-1].end)
-            started.append(copies[-1].start(*command, **variables, TEST_SHARE=f"share-{number}"))
+        for number, windows in enumerate(copies):
+            ends.callback(windows.end)
+            started.append(windows.start(*command, **variables, TEST_SHARE=f"share-{number}"))
         for process in started:
             show(process)
         status = max(process.wait() for process in started)

@@ -158,12 +158,9 @@ def borrowing(console: bool = True) -> str:
     # Few may make links there. Torch, which alone is large, is in a folder of its own if it is there.
     torch, copies = find_spec("torch"), Path(tempfile.gettempdir(), "borrowed")
     if console and not copies.exists():
-        for path in [
-            *(SITE_PACKAGES / name for name in CONSOLE_PACKAGES),
-            *SITE_PACKAGES.glob("setuptools*"),
-            SITE_PACKAGES / "_distutils_hack",
-        ]:
-            shutil.copytree(path, copies / path.name)
+        for pattern in (*CONSOLE_PACKAGES, "setuptools*", "_distutils_hack"):
+            for path in SITE_PACKAGES.glob(pattern):
+                shutil.copytree(path, copies / path.name)
     folders = [Path(torch.origin).parents[1]] if torch and torch.origin else []
     return "".join(f"{folder}\n" for folder in [*folders, *[copies] * console])
 

@@ -82,6 +82,8 @@ class Windows:
             "LC_ALL": "C.UTF-8",
             # Intel's OpenMP in torch asks for GetNumaNodeProcessorMaskEx otherwise, which Wine lacks.
             "KMP_AFFINITY": "disabled",
+            # Torch would use a processor's matrix tiles (AMX), for which Wine does not ask Linux.
+            "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI",
         }
 
     def start(self, *command: str, **variables: str) -> subprocess.Popen[bytes]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import in_process
 import pytest
 from environments import make_environment
-from machines import COMFYUI, WEBUI, at_home_in, touch
+from machines import COMFYUI, WEBUI, live_in, touch
 
 from aether_install.hosts.discovery import Host, discover
 from aether_install.hosts.listed import lists, model_folders, noted_folders
@@ -138,8 +138,7 @@ def test_doctor_says_where_the_model_goes(tmp_path: Path, monkeypatch: pytest.Mo
 
     folder = touch(tmp_path / "ComfyUI", *COMFYUI)
     make_environment(folder / "venv", borrow=False)
-    for name, value in at_home_in(tmp_path).items():
-        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    live_in(tmp_path, monkeypatch)
     file = tmp_path / "Downloads" / "m.pth"
     (host,) = discover().hosts
     assert request(patient_of_host(host, "comfyui"), file, "")["is_listed"] is False

@@ -6,6 +6,7 @@ import atexit
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -60,6 +61,11 @@ def aether_json(*arguments: str | Path, **options: Any) -> dict[str, Any]:
     """Runs the real command with --json, whatever its exit status."""
     result: dict[str, Any] = json.loads(aether_install(*arguments, "--json", check=False, **options).stdout)
     return result
+
+
+def words_of(command: str) -> list[str]:
+    """The words of a command as it is shown."""
+    return shlex.split(command.replace("\\", "\\\\") if os.name == "nt" else command)
 
 
 def needs_torch() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from environments import UV_CACHE, Environment, aether_install, aether_json, make_environment, run, script
+from environments import UV_CACHE, Environment, aether_install, aether_json, make_environment, run, script, words_of
 from machines import COMFYUI, standalone_python, touch
 
 
@@ -37,8 +36,7 @@ def managed_by_the_system(folder: Path) -> Environment:
 
 def advised(words: str) -> list[list[str]]:
     """The commands that a sentence gives, each as words."""
-    commands = [part.replace("\\", "\\\\") if os.name == "nt" else part for part in words.split("`")[1::2]]
-    return [shlex.split(command) for command in commands if "aether-install" not in command]
+    return [words_of(part) for part in words.split("`")[1::2] if "aether-install" not in part]
 
 
 EMBEDDED = pytest.mark.not_on_windows("the embeddable Python, which portables carry, has neither venv nor ensurepip")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import runpy
-import shlex
 import shutil
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from environments import (
     script,
     snapshot,
     wheel,
+    words_of,
 )
 from imports import import_each, spandrel_of
 
@@ -66,7 +66,8 @@ def in_the_way(folder: Path) -> Path:
 
 def test_the_interpreter_loads_a_model_before_it_is_believed(environment: Environment, tmp_path: Path) -> None:
     """Whatever lies in the current folder, which this PYTHONPATH would have everybody import from but for ``-I``."""
-    command = [sys.executable, "-I", script("aether-install"), "spandrel", "--python", environment.python]
+    ours = ["-m", "aether_install"] if os.name == "nt" else [script("aether-install")]
+    command = [sys.executable, "-I", *ours, "spandrel", "--python", environment.python]
     shown = run(*command, cwd=in_the_way(tmp_path), env={**os.environ, "PYTHONPATH": os.pathsep}).stdout
     assert "Not verified" not in shown
     assert f"0.3.4 in {environment.spandrel}" in shown
@@ -80,7 +81,7 @@ def test_the_advice_of_status_is_about_the_same_spandrel(environment: Environmen
     for options in (("--python", environment.python), ("--target", folder)):
         advice = aether_install("status", *options, check=False).stdout.splitlines()[-1]
         _, command, _ = advice.split("`")
-        program, *arguments = shlex.split(command)
+        program, *arguments = words_of(command)
         assert program == "aether-install"
         aether_install(*arguments, "--no-verify")
         assert aether_json("status", *options)["state"] == "installed"

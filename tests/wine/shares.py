@@ -6,11 +6,14 @@ They tell each other by folders in the one that ``CLAIMED_TESTS`` names.
 
 from __future__ import annotations
 
+import atexit
 import os
 from itertools import groupby
 from pathlib import Path
 
 import pytest
+
+STATUS = pytest.StashKey[int]()
 
 
 def claim(file: Path) -> bool:
@@ -35,3 +38,17 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
                 if session.shouldfail:
                     raise session.Failed(session.shouldfail)
     return True
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[STATUS] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Ends here, since Wine now and then crashes where torch is unloaded."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if STATUS in config.stash and reporter is not None:
+        reporter.flush()
+        atexit._run_exitfuncs()
+        os._exit(config.stash[STATUS])

@@ -3,7 +3,8 @@ Draws the README's pictures of the terminal: real commands, on a machine with si
 
     python examples/pictures.py FOLDER
 
-The folder, which is to be new, becomes a user's home with real environments and real spandrels in it.
+The folder, which is to be new, becomes a user's home with real environments and real spandrels in it. The picture of
+ComfyUI portable is drawn by ``python tests/wine/draw.py``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -93,16 +95,22 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
+def draw(name: str, lines: Iterable[tuple[str, str, str]]) -> None:
+    """Draws a terminal: the prompt, what is typed and what is shown, as many times."""
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
+    for prompt, typed, shown in lines:
+        console.print(Text.assemble((prompt, "bold blue"), (typed, "bold")))
+        console.print(Text.from_ansi(shown), soft_wrap=True)
+    console.save_svg(str(PICTURES / f"{name}.svg"), title="aether-install")
+
+
 def main() -> None:
     home = Path(sys.argv[1]).absolute()
     home.mkdir(parents=True)
     lay_out(home)
     for name, commands in SHOTS.items():
-        console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
-        for command in commands:
-            console.print(Text.assemble(("$ ", "bold blue"), (f"aether-install {command}", "bold")))
-            console.print(Text.from_ansi(on_a_terminal(shlex.split(command), home)), soft_wrap=True)
-        console.save_svg(str(PICTURES / f"{name}.svg"), title="aether-install")
+        shown = ((f"aether-install {each}", on_a_terminal(shlex.split(each), home)) for each in commands)
+        draw(name, (("$ ", *both) for both in shown))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import atexit
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from aether_install.tree.layout import Spandrel
 
 REPOSITORY = Path(__file__).parents[1]
 CACHE = REPOSITORY / ".cache"
-UV_CACHE = CACHE / "uv" / os.environ.get("PYTEST_XDIST_WORKER", "")
+UV_CACHE = CACHE / "uv" / os.environ.get("PYTEST_XDIST_WORKER", os.environ.get("TEST_SHARE", ""))
 """Each test process has its own: environments that share a cache see each other come and go in the number of links."""
 
 SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
@@ -60,6 +61,11 @@ def aether_json(*arguments: str | Path, **options: Any) -> dict[str, Any]:
     """Runs the real command with --json, whatever its exit status."""
     result: dict[str, Any] = json.loads(aether_install(*arguments, "--json", check=False, **options).stdout)
     return result
+
+
+def words_of(command: str) -> list[str]:
+    """The words of a command as it is shown."""
+    return shlex.split(command.replace("\\", "\\\\") if os.name == "nt" else command)
 
 
 def needs_torch() -> None:
@@ -151,6 +157,20 @@ def borrowed(console: bool = True) -> Path:
     return folder
 
 
+def borrowing(console: bool = True) -> str:
+    """What a ``.pth`` has to say to borrow this."""
+    if os.name != "nt":
+        return f"{borrowed(console)}\n"
+    # Few may make links there. Torch, which alone is large, is in a folder of its own if it is there.
+    torch, copies = find_spec("torch"), Path(tempfile.gettempdir(), "borrowed")
+    if console and not copies.exists():
+        for pattern in (*CONSOLE_PACKAGES, "setuptools*", "_distutils_hack"):
+            for path in SITE_PACKAGES.glob(pattern):
+                shutil.copytree(path, copies / path.name)
+    folders = [Path(torch.origin).parents[1]] if torch and torch.origin else []
+    return "".join(f"{folder}\n" for folder in [*folders, *[copies] * console])
+
+
 def make_environment(
     root: Path, version: str | None = "0.4.2", *, borrow: bool = True, console: bool = True
 ) -> Environment:
@@ -161,36 +181,14 @@ def make_environment(
         borrow: let it import torch and the rest from this environment, after its own packages.
         console: borrow click, rich and what they need as well.
     """
+    environment = {**os.environ, "UV_NO_CONFIG": "1", "UV_CACHE_DIR": str(UV_CACHE)}
+    run(script("uv"), "venv", "--quiet", "--python", sys.executable, root, env=environment)
     made = Environment(root)
-    if has_uv():
-        environment = {**os.environ, "UV_NO_CONFIG": "1", "UV_CACHE_DIR": str(UV_CACHE)}
-        run(script("uv"), "venv", "--quiet", "--python", sys.executable, root, env=environment)
-    else:
-        _lay_out_environment(root)
     if borrow:
-        (made.site_packages / "borrowed.pth").write_text(f"{borrowed(console)}\n")
-    if version is not None and has_uv():
+        (made.site_packages / "borrowed.pth").write_text(borrowing(console))
+    if version is not None:
         made.uv("install", "--no-deps", wheel(version))
-    elif version is not None:
-        shutil.unpack_archive(wheel(version), made.site_packages, "zip")
     return made
-
-
-def has_uv() -> bool:
-    """Whether uv runs here; under Wine it does not."""
-    return shutil.which("uv", path=script("uv").parent) is not None
-
-
-def _lay_out_environment(root: Path) -> None:
-    """A virtual environment of Windows, as those are laid out that hold a copy of the interpreter."""
-    site_packages = Environment(root).site_packages
-    site_packages.mkdir(parents=True)
-    (root / "Scripts").mkdir()
-    base = Path(sys.base_prefix)
-    for path in (base / "python.exe", *base.glob("*.dll")):
-        shutil.copy(path, root / "Scripts")
-    shutil.copy(find_spec("sitecustomize").origin, site_packages)
-    (root / "pyvenv.cfg").write_text(f"home = {base}\ninclude-system-site-packages = false\n")
 
 
 def copy_spandrel(folder: Path) -> Path:

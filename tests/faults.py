@@ -15,7 +15,8 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from types import FrameType
@@ -106,21 +107,52 @@ def fails_at_step(number: int, work: Callable[[], None], happen: Callable[[], No
     """
     steps = 0
 
-    def count_step(_: FrameType, event: str, call: Any) -> None:
+    def count_step(_: str) -> None:
         nonlocal steps
-        if event == "c_call" and call.__name__ in _CHANGING and _is_about_files(call):
-            steps += 1
-            if steps == number:
-                happen()
+        steps += 1
+        if steps == number:
+            happen()
 
     try:
-        sys.setprofile(count_step)
-        work()
+        with _watched(count_step):
+            work()
     except AetherInstallError:
         return REFUSED
+    return SUCCEEDED_ANYWAY if steps >= number else 0
+
+
+@contextmanager
+def _watched(before: Callable[[str], None]) -> Iterator[None]:
+    """Meanwhile the name of every step is told before it is taken."""
+
+    def look(_: FrameType, event: str, call: Any) -> None:
+        if event == "c_call" and call.__name__ in _CHANGING and _is_about_files(call):
+            before(call.__name__)
+
+    sys.setprofile(look)
+    try:
+        yield
     finally:
         sys.setprofile(None)
-    return SUCCEEDED_ANYWAY if steps >= number else 0
+
+
+def steps_of(work: Callable[[], None], before: Callable[[int], None]) -> list[str]:
+    """Does some work in this process and tells the number of each step before it is taken; returns their names."""
+    names: list[str] = []
+
+    def count_step(name: str) -> None:
+        names.append(name)
+        before(len(names))
+
+    with _watched(count_step):
+        work()
+    return names
+
+
+def one_of_each_kind(names: list[str]) -> list[int]:
+    """The numbers of the first and the last of the steps that have the same name."""
+    last = {name: number for number, name in enumerate(names, 1)}
+    return sorted({names.index(name) + 1 for name in last} | set(last.values()))
 
 
 def kill() -> None:
@@ -137,17 +169,20 @@ def _fail(code: int) -> None:
     raise OSError(code, os.strerror(code))
 
 
-def at_every_step(prepare: Callable[[], Callable[[], None]], happen: Callable[[], None]) -> Iterator[tuple[int, int]]:
+def at_every_step(
+    prepare: Callable[[], Callable[[], None]], happen: Callable[[], None], numbers: Iterable[int] | None = None
+) -> Iterator[tuple[int, int]]:
     """
     Has something happen before the first step of some work, before the second, and so on until it runs out of steps.
 
     Args:
         prepare: sets the scene anew and returns the work.
+        numbers: of the only steps that it is to happen before.
 
     Yields:
         the number of the step and the exit status of the process, once it has ended.
     """
-    for number in count(1):
+    for number in numbers or count(1):
         status = at_step(number, prepare(), happen)
         if status == 0:
             return

@@ -10,6 +10,7 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from environments import Environment, make_environment, wheel
 
 
@@ -37,6 +38,12 @@ def at_home_in(home: Path) -> dict[str, str | None]:
     application_data = {"APPDATA": str(home / "AppData" / "Roaming"), "LOCALAPPDATA": str(home / "AppData" / "Local")}
     ours = {"USERPROFILE": str(home), **application_data} if os.name == "nt" else {"HOME": str(home)}
     return {**dict.fromkeys(others), **ours}
+
+
+def live_in(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has a folder be home to this process for a while."""
+    for name, value in at_home_in(home).items():
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
 
 
 def environment_in(home: Path) -> dict[str, str]:

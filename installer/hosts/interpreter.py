@@ -97,6 +97,12 @@ def other_interpreter(executable: str, whose: str = "", flags: Sequence[str] = (
             reason, remedy = f"a link to {os.path.realpath(executable)}, which is not there", otherwise
         raise AetherInstallError(f"{told} cannot be run as a Python interpreter ({reason}); {remedy}") from error
     if not isinstance(answer, dict):
+        # Imported only where something went wrong.
+        from .environment import why_it_cannot_start
+        from .system import this_system
+
+        if why := why_it_cannot_start(this_system(), Path(executable)):
+            raise AetherInstallError(f"{told} cannot be run as a Python interpreter (it {why}); {otherwise}")
         raise AetherInstallError(
             f"{told} does not answer as a Python interpreter does (exit status {child.returncode}); {otherwise}",
             details=child.stderr.strip(),

@@ -277,6 +277,7 @@ def left_out(*arguments: Any, **options: Any) -> list[str]:
     return [host["folder"] for host in aether_json(*arguments, **options)["left_out"]]
 
 
+@pytest.mark.not_on_windows("Wine tells nothing of another process's home")
 def test_a_host_that_another_user_runs_is_left_out_with_a_word(machine: Machine, tmp_path: Path) -> None:
     """As with sudo, whose home is not that of the user whose applications run."""
     folder = touch(tmp_path / "theirs" / "ComfyUI", *COMFYUI)

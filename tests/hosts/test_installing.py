@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shlex
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -11,10 +11,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from environments import UV_CACHE, Environment, aether_install, aether_json, make_environment, run, script, wheel
+from environments import (
+    UV_CACHE,
+    Environment,
+    aether_install,
+    aether_json,
+    make_environment,
+    run,
+    script,
+    wheel,
+    words_of,
+)
 from machines import COMFYUI, standalone_python, touch
 from others import of_a_fork, of_a_spandrel_to_come
 from trees import Tree
+
+from aether_install.prompt import typed
 
 
 def with_pip(folder: Path) -> Environment:
@@ -38,14 +50,20 @@ def managed_by_the_system(folder: Path) -> Environment:
 
 def advised(words: str) -> list[list[str]]:
     """The commands that a sentence gives, each as words."""
-    return [shlex.split(part) for part in words.split("`")[1::2] if "aether-install" not in part]
+    return [words_of(part) for part in words.split("`")[1::2] if "aether-install" not in part]
 
 
-@pytest.mark.parametrize("make", [with_pip, without_pip, managed_by_the_system])
+EMBEDDED = pytest.mark.not_on_windows("the embeddable Python, which portables carry, has neither venv nor ensurepip")
+
+
+@pytest.mark.parametrize(
+    "make", [pytest.param(with_pip, marks=EMBEDDED), without_pip, pytest.param(managed_by_the_system, marks=EMBEDDED)]
+)
 @pytest.mark.parametrize("has_uv", [True, False], ids=["with uv", "without uv"])
 def test_the_commands_that_are_advised_work(tmp_path: Path, make: Callable[[Path], Environment], has_uv: bool) -> None:
     bare = make(tmp_path / "a b")
-    path = f"{script('uv').parent}{os.pathsep}/usr/bin:/bin" if has_uv else "/usr/bin:/bin"
+    path = os.environ["SYSTEMROOT"] if os.name == "nt" else "/usr/bin:/bin"
+    path = f"{script('uv').parent}{os.pathsep}{path}" if has_uv else path
     around = {
         **{name: value for name, value in os.environ.items() if not name.startswith("UV_")},
         "PATH": path,
@@ -60,13 +78,14 @@ def test_the_commands_that_are_advised_work(tmp_path: Path, make: Callable[[Path
         words = [word.replace("FOLDER", str(tmp_path / "made")) for word in command]
         # Without what spandrel itself needs, which is gigabytes.
         words += ["--no-deps"] if "install" in words else []
+        words[0] = shutil.which(words[0], path=path) or words[0]  # which Windows looks for elsewhere
         done = subprocess.run(words, env=around, capture_output=True, text=True)
         assert done.returncode == 0, (words, done.stderr)
         python = Path(words[0]) if str(tmp_path / "made") in words[0] else python
     assert aether_json("status", "--python", python)["state"] == "absent", "it is there, and untaught"
 
 
-@pytest.mark.not_on_windows("uv does not run under Wine")
+@pytest.mark.not_on_windows("asks with a PATH of POSIX")
 @pytest.mark.parametrize("make", [with_pip, without_pip])
 def test_a_fork_that_does_not_work_is_replaced_by_the_advice_alone(
     tmp_path: Path, make: Callable[[Path], Environment]
@@ -90,9 +109,10 @@ def test_one_that_works_is_tried_by_the_command_that_is_shown(tmp_path: Path) ->
     for command in ("status", "spandrel --no-verify", "uninstall"):
         for way in ("--python", str(made.python)), ("--target", str(made.site_packages)):
             shown = aether_install(*command.split(), *way, check=False)
-            assert f"`aether-install doctor {shlex.join(way)}` tries it" in shown.stdout + shown.stderr
+            assert f"`aether-install doctor {typed(way)}` tries it" in shown.stdout + shown.stderr
 
 
+@EMBEDDED
 def test_a_host_without_spandrel_is_advised_what_works_there(tmp_path: Path) -> None:
     folder = touch(tmp_path / "ComfyUI", *COMFYUI)
     without_pip(folder / "venv")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import runpy
-import shlex
 import shutil
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from environments import (
     script,
     snapshot,
     wheel,
+    words_of,
 )
 from imports import import_each, spandrel_of
 
@@ -66,7 +66,8 @@ def in_the_way(folder: Path) -> Path:
 
 def test_the_interpreter_loads_a_model_before_it_is_believed(environment: Environment, tmp_path: Path) -> None:
     """Whatever lies in the current folder, which this PYTHONPATH would have everybody import from but for ``-I``."""
-    command = [sys.executable, "-I", script("aether-install"), "spandrel", "--python", environment.python]
+    ours = ["-m", "aether_install"] if os.name == "nt" else [script("aether-install")]
+    command = [sys.executable, "-I", *ours, "spandrel", "--python", environment.python]
     shown = run(*command, cwd=in_the_way(tmp_path), env={**os.environ, "PYTHONPATH": os.pathsep}).stdout
     assert "Not verified" not in shown
     assert f"0.3.4 in {environment.spandrel}" in shown
@@ -80,7 +81,7 @@ def test_the_advice_of_status_is_about_the_same_spandrel(environment: Environmen
     for options in (("--python", environment.python), ("--target", folder)):
         advice = aether_install("status", *options, check=False).stdout.splitlines()[-1]
         _, command, _ = advice.split("`")
-        program, *arguments = shlex.split(command)
+        program, *arguments = words_of(command)
         assert program == "aether-install"
         aether_install(*arguments, "--no-verify")
         assert aether_json("status", *options)["state"] == "installed"
@@ -171,10 +172,12 @@ def test_no_module_in_the_current_folder_is_run(environment: Environment, tmp_pa
 
 
 def test_an_interpreter_given_by_a_relative_path_is_found(environment: Environment) -> None:
-    result = aether_json("status", "--python", "venv/bin/python", cwd=environment.root.parent)
+    folder = environment.root.parent
+    result = aether_json("status", "--python", environment.python.relative_to(folder), cwd=folder)
     assert result["spandrel"]["version"] == "0.3.4"
 
 
+@pytest.mark.not_on_windows("a shell script is no interpreter")
 def test_a_slow_interpreter_is_seen_to_be_asked(environment: Environment, tmp_path: Path) -> None:
     slow = tmp_path / "python"
     slow.write_text(f'#!/bin/sh\nsleep 1\nexec {environment.python} "$@"\n')
@@ -238,7 +241,10 @@ def test_an_interpreter_without_spandrel_is_told_where_it_looked(tmp_path: Path)
     assert aether_json("status", "--python", bare.python)["state"] == "missing"
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may write anywhere")
+@pytest.mark.not_on_windows("no mode keeps a folder from being written to")
+@pytest.mark.skipif(
+    os.name == "posix" and os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may write anywhere"
+)
 def test_no_permission_is_explained_and_changes_nothing(tree: Path) -> None:
     for path in [tree, *tree.rglob("*")]:
         path.chmod(path.stat().st_mode & ~0o222)
@@ -286,7 +292,7 @@ def test_two_at_once_take_turns(tree: Path) -> None:
     spandrel = Spandrel(tree / "spandrel")
     commands = [["spandrel", "--target", str(tree)], ["uninstall", "--target", str(tree)]] * 4
     works = [partial(install, spandrel, progress=quietly), partial(uninstall, spandrel, progress=quietly)] * 4
-    for run_all in (partial(at_once, commands), *[partial(forked_at_once, works)] * 2):
+    for run_all in (partial(at_once, commands), *[partial(forked_at_once, works)] * (2 * hasattr(os, "fork"))):
         run_all()
         state = status(spandrel).state
         assert state in (State.INSTALLED, State.ABSENT)

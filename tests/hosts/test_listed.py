@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import in_process
 import pytest
 from environments import make_environment
-from machines import COMFYUI, WEBUI, touch
+from machines import COMFYUI, WEBUI, live_in, touch
 
 from aether_install.hosts.discovery import Host, discover
 from aether_install.hosts.listed import lists, model_folders, noted_folders
@@ -58,14 +59,14 @@ def comfyui(system: System, folder: Path, *processes: Process) -> Host:
 
 
 def test_what_the_file_names_is_read_as_comfyui_reads_it(system: System, tmp_path: Path) -> None:
-    assert [str(folder) for folder in noted_folders(system, YAML, Path("/c/extra_model_paths.yaml"))] == [
-        "/c/path/to/comfyui/models/upscale_models",
-        "/srv/stable diffusion/models/ESRGAN",
-        "/srv/stable diffusion/models/RealESRGAN",
-        "/abs/SwinIR",
-        str(tmp_path / "home" / "mine"),
-        "/var/there/up scale",
-        "/c/beside",
+    assert list(noted_folders(system, YAML, Path("/c/extra_model_paths.yaml"))) == [
+        Path("/c/path/to/comfyui/models/upscale_models"),
+        Path("/srv/stable diffusion/models/ESRGAN"),
+        Path("/srv/stable diffusion/models/RealESRGAN"),
+        Path("/abs/SwinIR"),
+        tmp_path / "home" / "mine",
+        Path("/var/there/up scale"),
+        Path("/c/beside"),
     ]
 
 
@@ -86,6 +87,7 @@ def test_a_file_in_any_condition_is_read_for_what_it_is_worth(system: System, te
     assert all(folder.is_absolute() for folder in noted_folders(system, text, Path("/c/x.yaml")))
 
 
+@pytest.mark.not_on_windows("Wine does not follow symbolic links")
 def test_a_model_is_looked_for_in_the_folders_that_the_host_lists(system: System, tmp_path: Path) -> None:
     folder = tmp_path / "ComfyUI"
     other = touch(tmp_path / "other", "deep/", "gone/")
@@ -146,7 +148,7 @@ def test_what_a_host_that_runs_was_told_counts(system: System, tmp_path: Path) -
     webui = touch(tmp_path / "stable-diffusion-webui", *WEBUI)
     process = Process(7, Path("/p"), ("launch.py", "--esrgan-models-path", "/m"), webui)
     (host,) = discover([webui], replace(system, processes=lambda: [process])).hosts
-    assert model_folders(system, host) == (webui / "models" / "ESRGAN", Path("/m"))
+    assert model_folders(system, host) == (webui / "models" / "ESRGAN", Path(webui.anchor, "m"))
 
 
 def test_doctor_says_where_the_model_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,13 +157,14 @@ def test_doctor_says_where_the_model_goes(tmp_path: Path, monkeypatch: pytest.Mo
 
     folder = touch(tmp_path / "ComfyUI", *COMFYUI)
     make_environment(folder / "venv", borrow=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
+    live_in(tmp_path, monkeypatch)
     file = tmp_path / "Downloads" / "m.pth"
     (host,) = discover().hosts
     assert request(patient_of_host(host, "comfyui"), file, "")["is_listed"] is False
     (folder / "extra_model_paths.yaml").write_text(f"x:\n  upscale_models: {file.parent}\n")
     assert request(patient_of_host(host, "comfyui"), file, "")["is_listed"] is True
-    chainner = touch(tmp_path / ".config" / "chaiNNer", "settings.json", "python/python/")
+    settings = os.environ.get("APPDATA", tmp_path / ".config")
+    chainner = touch(Path(settings, "chaiNNer"), "settings.json", "python/python/")
     (host,) = (host for host in discover().hosts if host.folder == chainner)
     assert request(patient_of_host(host, "chainner"), file, "")["is_listed"] is True
     assert in_process.aether_json("hosts")["hosts"]

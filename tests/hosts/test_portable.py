@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from built import one_file
-from environments import REPOSITORY, Environment, borrowed, needs_torch, run, wheel
+from environments import REPOSITORY, Environment, borrowing, needs_torch, run, wheel
 from machines import COMFYUI, standalone_python, touch
 
 from aether_install.hosts.discovery import discover, host_of
@@ -39,7 +39,7 @@ class Portable:
         self.users = self.home / ".local" / "lib" / Path(sysconfig.get_path("stdlib")).name / "site-packages"
         shutil.unpack_archive(wheel("0.4.0"), self.users, "zip")
         for folder in (self.own, self.users):
-            (folder / "borrowed.pth").write_text(f"{borrowed()}\n")
+            (folder / "borrowed.pth").write_text(borrowing())
         shutil.copy(one_file(), self.folder)
 
     @property
@@ -65,6 +65,9 @@ class Portable:
         return run(*command, cwd=self.folder, env=self.variables).stdout.strip()
 
 
+ISOLATED = pytest.mark.not_on_windows("there a ._pth keeps the Python of a portable from the user's own packages")
+
+
 @pytest.fixture
 def portable(tmp_path: Path) -> Portable:
     return Portable(tmp_path)
@@ -76,6 +79,7 @@ def lines_of_readme() -> list[str]:
     return [line for line in re.findall(r"```bat\n(.*?)```", text, re.DOTALL)[0].splitlines() if "spandrel" in line]
 
 
+@ISOLATED
 def test_the_line_of_the_readme_teaches_the_spandrel_that_comfyui_imports(portable: Portable) -> None:
     needs_torch()
     assert portable.registered() == "0.4.0 False", "what a plain start imports"
@@ -96,6 +100,7 @@ def test_the_line_of_the_readme_teaches_the_spandrel_that_comfyui_imports(portab
     assert portable.registered("-s") == "0.4.2 False"
 
 
+@ISOLATED
 def test_by_whatever_name_it_is_the_spandrel_that_comfyui_imports(portable: Portable) -> None:
     line = "python_embeded\\python.exe aether-install.pyz status --json"
     ways: list[tuple[Any, ...]] = [
@@ -117,6 +122,7 @@ def test_by_whatever_name_it_is_the_spandrel_that_comfyui_imports(portable: Port
         assert f'"path": "{own}"' in portable.type(line, *way, check=False).stdout, "as portables do"
 
 
+@ISOLATED
 def test_a_running_process_is_believed_before_the_files_that_start_one(portable: Portable) -> None:
     main = str(portable.folder / "ComfyUI" / "main.py")
     for arguments, expected in (((main,), portable.users), (("-u", "-s", main), portable.own)):
@@ -168,6 +174,7 @@ def test_what_is_started_with_is_told_from_what_follows_it() -> None:
     assert Process(7, Path("/python"), ("main.py",), Path("/"), uses_user_site=False).flags == ("-s",)
 
 
+@ISOLATED
 def test_a_spandrel_of_the_user_is_found_where_python_looks_for_it(tmp_path: Path) -> None:
     """As Python itself says."""
     environment: Environment = standalone_python(tmp_path / "python")

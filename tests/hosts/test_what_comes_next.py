@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 from environments import Environment, aether_install, aether_json, make_environment
-from machines import COMFYUI, touch
+from machines import COMFYUI, environment_in, touch
 from test_where_nobody_looks import run, with_aether_install
 
 from aether_install.hosts.discovery import Host
@@ -35,8 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def home(folder: Path) -> Iterator[dict[str, str]]:
     """The environment variables of that home, in which ComfyUI is left untaught."""
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
-    variables["HOME"] = str(folder.parent)
+    variables = environment_in(folder.parent)
     yield variables
     aether_install("uninstall", "--host", folder, env=variables)
 
@@ -111,7 +109,7 @@ def test_files_are_counted_and_named_to_those_who_ask(folder: Path, home: dict[s
     shown = aether_install("spandrel", "--all", "--no-verify", "--verbose", env=home).stdout
     assert f"comfyui, changed: {registry}" in shown.splitlines()
     told = aether_json("uninstall", "--host", "comfyui", env=home)
-    assert any(path.endswith(registry) for path in told["changed"])
+    assert any(Path(path).as_posix().endswith(registry) for path in told["changed"])
     shown = aether_install("spandrel", "--host", "comfyui", "--dry-run", env=home).stdout
     assert f"would be changed: {registry}" in shown.splitlines(), "what would change is all that is asked for"
 
@@ -172,9 +170,8 @@ def test_the_headline_says_what_to_type() -> None:
     made = doctor_view(diagnosis("untaught", "taught", file=None)).headline
     assert made.startswith("no AetherNet works with ComfyUI: its spandrel does not know AetherNet; run `")
     fused = doctor_view(diagnosis("parameters", "read"))
-    assert "run `aether-install fuse --model_path /models/m.pth --output_path m-fused.pth --host comfyui`" in (
-        fused.headline
-    )
+    command = f"aether-install fuse --model_path {Path('/models/m.pth')} --output_path m-fused.pth --host comfyui"
+    assert f"run `{command}`" in fused.headline
     assert "aether-install fuse --model_path" in fused.advice[0]
     torn = doctor_view(diagnosis("damaged", "read")).headline
     assert torn == "m.pth does not work with ComfyUI: it is truncated or damaged; copy or download it again"

@@ -142,13 +142,18 @@ def test_the_state_is_told_of_what_failed_too(home: Path) -> None:
 
 def test_a_host_whose_python_was_left_behind_is_taught_by_its_folder(home: Path) -> None:
     """As where a folder was moved to another disk, and the Python that its environment was made with was not."""
-    python = home / "ComfyUI" / "venv" / "bin" / "python"
-    for link in python.parent.glob("python*"):
-        link.unlink()
-        link.symlink_to("/gone/Python310/bin/python3.10")
+    venv = Environment(home / "ComfyUI" / "venv")
+    if os.name == "nt":
+        (venv.root / "pyvenv.cfg").write_text("home = C:\\gone\\Python310\n")
+        problem = "made with the Python in C:\\gone\\Python310, which is not there"
+    else:
+        for link in venv.python.parent.glob("python*"):
+            link.unlink()
+            link.symlink_to("/gone/Python310/bin/python3.10")
+        problem = "a link to /gone/Python310/bin/python3.10, which is not there"
     (host,) = in_json(home, "hosts")["hosts"]
-    assert (host["python"], host["state"]) == (str(python), "absent")
-    assert host["problem"] == "is a link to /gone/Python310/bin/python3.10, which is not there"
+    assert (host["python"], host["state"]) == (str(venv.python), "absent")
+    assert problem in host["problem"]
     shown = in_home(home, "hosts").stdout
     assert "start them once" not in shown
     assert "--all" not in shown, "which could not work"
@@ -157,13 +162,13 @@ def test_a_host_whose_python_was_left_behind_is_taught_by_its_folder(home: Path)
         "by id": in_home(home, "spandrel", "--host", "comfyui").stderr,
         "all": in_home(home, "spandrel", "--all").stderr,
         "by environment": in_home(home, "spandrel", "--python", home / "ComfyUI" / "venv").stderr,
-        "by interpreter": in_home(home, "status", "--python", python).stderr,
+        "by interpreter": in_home(home, "status", "--python", venv.python).stderr,
         "doctor": in_home(home, "doctor", "--host", "comfyui").stdout,
-        "doctor by interpreter": in_home(home, "doctor", "--python", python).stdout,
+        "doctor by interpreter": in_home(home, "doctor", "--python", venv.python).stdout,
         "inspect": handed_on(home, "inspect", touch(home, "m.pth") / "m.pth", "--host", "comfyui").stderr,
     }
     for where, words in told.items():
-        assert "a link to /gone/Python310/bin/python3.10, which is not there" in words, where
+        assert problem in words, where
         assert "--target" in words, where
     assert in_json(home, "spandrel", "--all")["results"][0]["state"] == "absent"
     for name in ("hosts", "by id", "by interpreter", "doctor", "doctor by interpreter"):

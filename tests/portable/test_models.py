@@ -46,3 +46,13 @@ def test_every_command_on_models_works_and_the_picture_is_that_of_linux(comfyui:
         assert max(abs(a - b) for a, b in zip(numbers(output), expected, strict=True)) < 1e-5
     assert comfyui.told("uninstall")["state"] == "absent"
     assert snapshot(comfyui.site_packages) == before
+
+
+def test_the_engine_has_its_team_which_computes_the_same(comfyui: Application) -> None:
+    assert comfyui.told("spandrel", "--no-verify")["state"] == "installed"
+    command = [comfyui.python, "-s", Path(__file__).with_name("team.py"), MODEL]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    threads, difference = done.stdout.split()
+    assert int(threads) >= 1, "which are not the one that asked"
+    assert float(difference) < 1e-5

@@ -14,7 +14,18 @@ from pathlib import Path
 
 import pytest
 from environments import Snapshot, snapshot
-from faults import KILLED, REFUSED, SUCCEEDED_ANYWAY, at_every_step, failing_with, kill, slim_process
+from faults import (
+    KILLED,
+    REFUSED,
+    SUCCEEDED_ANYWAY,
+    at_every_step,
+    at_step,
+    failing_with,
+    kill,
+    one_of_each_kind,
+    slim_process,
+    steps_of,
+)
 from imports import import_each
 from trees import linked_spandrel
 from work import do_install, do_install_in_vain, do_uninstall
@@ -51,11 +62,13 @@ def links_apart(facts: Snapshot) -> Snapshot:
 
 
 WORK = {"install": do_install, "uninstall": do_uninstall, "update": do_install, "undone update": do_install_in_vain}
-SLOW = pytest.mark.not_on_windows("each kill has a process start there, and each tree takes longer: minutes in all")
-KILLED_ON_WINDOWS = ("install", "uninstall")
-each_work = pytest.mark.parametrize(
-    "work", [pytest.param(work, marks=[SLOW] * (work not in KILLED_ON_WINDOWS)) for work in WORK]
-)
+each_work = pytest.mark.parametrize("work", WORK)
+PATIENT = hasattr(os, "fork")
+"""
+Whether everything is done at every step. Where each kill has to start a process and each tree takes a second, what a
+kill leaves is copied from one run, at every step, and kills prove that for one step of each kind; every fourth of these
+trees is worked on; and faults happen before one step of each kind.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -100,37 +113,89 @@ def killed(
     """The different trees that each work leaves behind if it is killed, at any step."""
     left: dict[str, list[Path]] = {}
     for work, start in starts.items():
-        if os.name == "nt" and work not in KILLED_ON_WINDOWS:
-            continue
         folder = tmp_path_factory.mktemp(work)
         before = links_apart(snapshot(start))
-        ends = dict(elsewhere.submit(interrupted, start, WORK[work], kill, folder).result())
-        assert set(ends.values()) == {KILLED}
-        left[work] = list(ends)
+        if PATIENT:
+            ends = dict(elsewhere.submit(interrupted, start, work, kill, folder).result())
+            assert set(ends.values()) == {KILLED}
+            left[work] = list(ends)
+        else:
+            left[work] = copied(start, work, folder)
         assert links_apart(snapshot(start)) == before, "the files that others share"
         assert len(left[work]) > 15
     return left
 
 
-def interrupted(
-    start: Path, work: Callable[[Path], None], happen: Callable[[], None], folder: Path
-) -> list[tuple[Path, int]]:
-    """Has something happen at every step of some work; each different tree that this leaves, and the exit status."""
+def interrupted(start: Path, work: str, happen: Callable[[], None], folder: Path) -> list[tuple[Path, int]]:
+    """Has something happen at the steps of some work; each different tree that this leaves, and the exit status."""
     left: dict[tuple[object, ...], tuple[Path, int]] = {}
     victim = folder / "victim"
 
     def prepare() -> Callable[[], None]:
         link_tree(start, victim)
-        return partial(work, victim)
+        return partial(WORK[work], victim)
 
-    prepare()()  # What is parsed here need not be parsed in every fork.
-    number = 0
-    for number, ended in at_every_step(prepare, happen):
+    # What is parsed here need not be parsed in every fork.
+    names = steps_of(prepare(), lambda _: None)
+    assert len(names) > 25
+    for number, ended in at_every_step(prepare, happen, None if PATIENT else one_of_each_kind(names)):
         facts = (ended, *content(snapshot(victim, bytecode=True)))
         if facts not in left:
             left[facts] = victim.rename(folder / f"step-{number}"), ended
-    assert number > 25
     return list(left.values())
+
+
+def copied(start: Path, work: str, folder: Path) -> list[Path]:
+    """The different trees that a kill before any step of some work would leave."""
+    left: dict[tuple[object, ...], Path] = {}
+    found: list[tuple[object, ...]] = []
+    victim = link_tree(start, folder / "victim")
+    theirs = {path.lstat().st_ino for path in start.rglob("*")}
+
+    seen: list[tuple[str, int, int]] = []
+
+    def copy_as_it_is(number: int) -> None:
+        nonlocal seen
+        last, seen = seen, list(entries(victim))
+        found.append(found[-1] if seen == last else content(snapshot(victim, bytecode=True)))
+        if found[-1] not in left:
+            left[found[-1]] = copy_tree(victim, folder / f"step-{number}", theirs)
+
+    names = steps_of(partial(WORK[work], victim), copy_as_it_is)
+    for number in one_of_each_kind(names):
+        link_tree(start, victim)
+        assert at_step(number, partial(WORK[work], victim), kill) == KILLED
+        assert content(snapshot(victim, bytecode=True)) == found[number - 1], names[number - 1]
+    return list(left.values())
+
+
+def entries(folder: Path | str) -> Iterator[tuple[str, int, int]]:
+    """What changes whenever a file does; a third of the work of reading it. What a listing tells may be of before."""
+    with os.scandir(folder) as listed:
+        for entry in listed:
+            status = os.lstat(entry.path)
+            yield entry.path, status.st_size, status.st_mtime_ns
+            if entry.is_dir(follow_symlinks=False):
+                yield from entries(entry.path)
+
+
+def copy_tree(source: Path, target: Path, unchanged: set[int]) -> Path:
+    """A copy in which the same files have several names; those that nobody changes are linked."""
+    copies: dict[int, str] = {}
+
+    def copy(file: str, new: str) -> None:
+        inode = os.lstat(file).st_ino
+        if inode in unchanged or inode in copies:
+            os.link(copies.get(inode, file), new)
+        else:
+            shutil.copy2(file, new)
+            copies[inode] = new
+
+    return Path(shutil.copytree(source, target, copy_function=copy, symlinks=True))
+
+
+def enough(trees: list[Path]) -> list[Path]:
+    return trees if PATIENT else trees[::4]
 
 
 def assert_absent(tree: Path, clean: Path) -> None:
@@ -158,17 +223,18 @@ def assert_either_command_gets_there(tree: Path, clean: Path, folder: Path) -> N
 def test_after_a_kill_at_any_step_either_command_gets_there(
     killed: dict[str, list[Path]], clean: Path, tmp_path: Path, work: str
 ) -> None:
-    for tree in killed[work]:
+    for tree in enough(killed[work]):
         assert_either_command_gets_there(tree, clean, tmp_path)
 
 
-@pytest.mark.parametrize("work", ["install", "uninstall", pytest.param("update", marks=SLOW)])
+@pytest.mark.parametrize("work", ["install", "uninstall", "update"])
 def test_what_fails_after_a_kill_at_any_step_is_put_back_as_that_run_found_it(
     killed: dict[str, list[Path]], clean: Path, tmp_path: Path, work: str
 ) -> None:
     """What a killed run left behind is not touched before everything else has succeeded, so it comes back as well."""
     failed = 0
-    for tree in killed[work]:
+    trees = enough(killed[work])
+    for tree in trees:
         victim = link_tree(tree, tmp_path / "victim")
         found = snapshot(victim, bytecode=True)
         if state_of(victim) is not State.INSTALLED:
@@ -179,7 +245,7 @@ def test_what_fails_after_a_kill_at_any_step_is_put_back_as_that_run_found_it(
         assert state_of(victim) is State.INSTALLED
         do_uninstall(victim)
         assert_absent(victim, clean)
-    assert failed > 15
+    assert failed > len(trees) / 2
 
 
 @pytest.mark.parametrize(
@@ -187,8 +253,8 @@ def test_what_fails_after_a_kill_at_any_step_is_put_back_as_that_run_found_it(
     [
         ("install", errno.ENOSPC),
         ("uninstall", errno.ENOSPC),
-        pytest.param("update", errno.ENOSPC, marks=SLOW),
-        pytest.param("update", errno.EACCES, marks=SLOW),
+        ("update", errno.ENOSPC),
+        ("update", errno.EACCES),
     ],
     ids=lambda value: value if isinstance(value, str) else errno.errorcode[value],
 )
@@ -197,7 +263,7 @@ def test_what_fails_at_any_step_is_put_back_or_finished_by_the_next_run(
 ) -> None:
     before = links_apart(snapshot(starts[work], bytecode=True))
     ends = []
-    left = elsewhere.submit(interrupted, starts[work], WORK[work], failing_with(code), tmp_path).result()
+    left = elsewhere.submit(interrupted, starts[work], work, failing_with(code), tmp_path).result()
     for tree, ended in left:
         ends.append(ended)
         if ends[-1] == REFUSED:

@@ -89,7 +89,6 @@ def test_the_block_survives_a_change_of_line_ends() -> None:
     assert registry.unpatch(patched) == PLAIN.replace(b"\n", b"\r\n")
 
 
-@pytest.mark.not_on_windows("Wine has no bcryptprimitives.dll, which ruff needs")
 @pytest.mark.parametrize("options", [[], ["--line-length", "50"], ["--line-length", "300"]], ids=str)
 def test_reformatting_is_no_edit(tmp_path: Path, options: list[str]) -> None:
     path = tmp_path / "main_registry.py"

@@ -1,4 +1,4 @@
-"""Every command about a spandrel goes by the rules of Windows' file systems."""
+"""Every command about a spandrel goes by the rules of Windows' file systems, imposed where others hold."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import shutil
 import stat
 from pathlib import Path
 
-import pytest
 from environments import aether_install, aether_json, snapshot, wheel
 from trees import scanning
 from windows import windows_rules
-
-pytestmark = pytest.mark.not_on_windows("its rules hold there anyway, and are imposed elsewhere")
 
 
 def test_every_command_works_under_the_rules_of_windows(tree: Path) -> None:

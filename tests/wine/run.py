@@ -1,8 +1,9 @@
 """
 Runs tests on the real CPython of Windows, under Wine: ``python tests/wine/run.py [arguments of pytest]``.
 
-Everything is made in ``.cache/windows`` from pinned downloads, once: a Wine prefix and, in it, a Python with pytest and
-our wheel; with ``TORCH=1`` torch as well. Wine itself comes through apt, where this runs as root.
+Everything is made in ``.cache/windows`` from pinned downloads, once: a Windows and, in it, a Python with pytest and our
+wheel; with ``TORCH=1`` torch as well. Each core gets a copy of it, and they share the tests among themselves. Wine
+itself comes through apt, where this runs as root.
 """
 
 from __future__ import annotations
@@ -13,81 +14,28 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from lacking import bcryptprimitives
+from wine import REPOSITORY, Windows, show, wine
+
 HERE = Path(__file__).parent
-REPOSITORY = HERE.parents[1]
 sys.path.insert(0, str(HERE.parent))
 
 from built import one_file, our_wheel  # noqa: E402 - beside this folder
-from environments import SUPPORTED, taught_spandrel, wheel  # noqa: E402
+from environments import SUPPORTED, UNSUPPORTED, taught_spandrel, wheel  # noqa: E402
 
 CACHE = REPOSITORY / ".cache" / "windows"
 DOWNLOADS = CACHE / "downloads"
-PREFIX = CACHE / "prefix"
-DRIVE = PREFIX / "drive_c"
+CLAIMED = CACHE / "claimed"
+WINDOWS = Windows(CACHE / "prefix")
+DRIVE = WINDOWS.drive
 
-WINE = "/usr/lib/wine/wine64"
-PACKAGES = ("wine", "wine64")
 TESTS = ("tests/tree", "tests/cli", "tests/hosts", "tests/portable")
-
-
-def wine() -> str:
-    """
-    The Wine of this system, installed if that is needed and allowed.
-
-    Raises:
-        SystemExit: there is none.
-    """
-    if not _installed() and shutil.which("apt-get") and os.geteuid() == 0:
-        print("installing Wine", flush=True)
-        quietly: dict[str, Any] = {
-            "env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-            "stdout": subprocess.DEVNULL,
-        }
-        subprocess.run(["apt-get", "update", "-qq"], check=False, **quietly)
-        subprocess.run(["apt-get", "install", "-qq", "--no-install-recommends", *PACKAGES], check=False, **quietly)
-    found = _installed()
-    if not found:
-        sys.exit(
-            f"Wine is missing, under which the Python of Windows runs; as root, `apt-get install "
-            f"--no-install-recommends {' '.join(PACKAGES)}`, and run this again"
-        )
-    return found
-
-
-def _installed() -> str | None:
-    return WINE if os.path.exists(WINE) else shutil.which("wine64")
-
-
-def run(*command: str, check: bool = True, **variables: str) -> int:
-    """Runs a program under Wine; its streams are pipes, since Python cannot use what else Wine makes of Unix's."""
-    # None of what is about this system's Python.
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PIP_", "XDG_"))}
-    environment = {
-        **ours,
-        "WINEPREFIX": str(PREFIX),
-        "WINEARCH": "win64",
-        "WINEDEBUG": "-all",
-        "WINEDLLOVERRIDES": "mscoree,mshtml=;winedbg.exe=d",
-        "DISPLAY": "",
-        "LC_ALL": "C.UTF-8",
-        # Intel's OpenMP in torch asks for GetNumaNodeProcessorMaskEx otherwise, which Wine lacks.
-        "KMP_AFFINITY": "disabled",
-        **variables,
-    }
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen([wine(), *command], env=environment, cwd=REPOSITORY, bufsize=0, **pipes) as process:
-        assert process.stdin
-        assert process.stdout
-        process.stdin.close()
-        while part := process.stdout.read(1 << 16):
-            sys.stdout.buffer.write(part)
-            sys.stdout.flush()
-    if check and process.returncode != 0:
-        sys.exit(f"{' '.join(command)} exited with {process.returncode}")
-    return process.returncode
+MOST_AT_ONCE = 4
+PYTHON = r"C:\Python312\python.exe"
 
 
 def downloaded(pins: str, *options: str) -> list[Path]:
@@ -114,9 +62,19 @@ def wheels(pins: str) -> list[Path]:
 
 def make_prefix() -> None:
     """Makes a Windows, if there is none; Debian's default would be Windows 7."""
-    if not (PREFIX / "system.reg").exists():
-        run("wineboot", "-i", check=False)
-        run("reg", "add", r"HKCU\Software\Wine", "/v", "Version", "/d", "win10", "/f")
+    if not (WINDOWS.prefix / "system.reg").exists():
+        WINDOWS.run("wineboot", "-i", check=False)
+        WINDOWS.run("reg", "add", r"HKCU\Software\Wine", "/v", "Version", "/d", "win10", "/f")
+        # Without this service no drives are listed, and asking for a file's facts takes a fifth of the time.
+        mounting = r"HKLM\System\CurrentControlSet\Services\MountMgr"
+        WINDOWS.run("reg", "add", mounting, "/v", "Start", "/t", "REG_DWORD", "/d", "4", "/f")
+    # A mapped drive and a share, as an administrator's machine has it.
+    for name, target in (("m:", "../drive_c"), ("unc/localhost/C$", "../../../drive_c")):
+        link = WINDOWS.prefix / "dosdevices" / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+    (DRIVE / "windows" / "system32" / "bcryptprimitives.dll").write_bytes(bcryptprimitives())
 
 
 def make_pythons() -> None:
@@ -138,18 +96,23 @@ def make_pythons() -> None:
     shutil.unpack_archive(python / "python312.zip", python / "Lib")
     (python / "python312.zip").unlink()
     unpack(wheels("tests.txt"), python / "Lib" / "site-packages")
+    shutil.copy(HERE / "shares.py", python / "Lib" / "site-packages")
 
 
 def unpack(files: list[Path], folder: Path) -> None:
-    """Unpacks wheels that hold modules, and libraries beside them."""
+    """Unpacks wheels that hold modules, programs, and libraries beside them."""
     for path in files:
         with zipfile.ZipFile(path) as archive:
-            if not path.name.startswith("msvc_runtime"):
-                archive.extractall(folder)
-                continue
             for name in archive.namelist():
-                if name.endswith(("140.dll", "140_1.dll")):
-                    (folder / Path(name).name).write_bytes(archive.read(name))
+                if path.name.startswith("msvc_runtime"):
+                    if name.endswith(("140.dll", "140_1.dll")):
+                        (folder / Path(name).name).write_bytes(archive.read(name))
+                elif name.endswith(".exe") and ".data/scripts/" in name:
+                    scripts = folder.parents[1] / "Scripts"
+                    scripts.mkdir(exist_ok=True)
+                    (scripts / Path(name).name).write_bytes(archive.read(name))
+                else:
+                    archive.extract(name, folder)
 
 
 def make_torch() -> None:
@@ -165,9 +128,10 @@ def draw_picture() -> None:
     subprocess.run([sys.executable, program, model / "2x-AetherNet-photo.pth", output], env=taught, check=True)
 
 
-def once(name: str, make: Any, *inputs: Path) -> None:
+def once(name: str, make: Any, *inputs: str) -> None:
     """Has something made anew where it was not made of the same files."""
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in (HERE / "run.py", *inputs))).hexdigest()
+    names = ("run.py", "lacking.py", *inputs)
+    digest = hashlib.sha256(b"".join((HERE / each).read_bytes() for each in names)).hexdigest()
     stamp = CACHE / f"{name}.made"
     if not stamp.exists() or stamp.read_text() != digest:
         for folder in {"pythons": ("embedded", "Python312"), "torch": ("torch",)}.get(name, ()):
@@ -178,37 +142,68 @@ def once(name: str, make: Any, *inputs: Path) -> None:
         stamp.write_text(digest)
 
 
-def main() -> int:
-    """Makes what is missing, installs our wheel as users would, and runs pytest."""
-    has_torch = os.environ.get("TORCH") == "1"
+def install_our_wheel() -> None:
+    """Installs what ``make dist`` builds, as users would."""
+    pip = ("-m", "pip", "--quiet", "--disable-pip-version-check", "--no-cache-dir")
+    options = ("--no-warn-script-location", "--no-index", "--no-deps", "--force-reinstall")
+    WINDOWS.run(PYTHON, *pip, "install", *options, f"Z:{our_wheel()}")
+
+
+def run_tests(*arguments: str, has_torch: bool) -> int:
+    """Runs pytest on every core; shows what it says on the first one as it says it, and then the others' words."""
+    shutil.rmtree(CLAIMED, ignore_errors=True)
+    CLAIMED.mkdir()
+    command = (PYTHON, "-m", "pytest", "-p", "shares", "--numprocesses", "0", *arguments)
+    # Temporary folders go with the copy of Windows, which takes no time.
+    options = "-p no:cacheprovider -o tmp_path_retention_policy=all"
+    variables = {"PYTEST_ADDOPTS": options, "CLAIMED_TESTS": f"Z:{CLAIMED}"}
+    without = frozenset() if has_torch else frozenset({"torch"})
+    copies = []
+    with ExitStack() as ends:
+        started = []
+        for number, core in enumerate(sorted(os.sched_getaffinity(0))[:MOST_AT_ONCE]):
+            copies.append(WINDOWS.copy(CACHE / f"prefix-{number}", core, without))
+        for number, windows in enumerate(copies):
+            ends.callback(windows.end)
+            started.append(windows.start(*command, **variables, TEST_SHARE=f"share-{number}"))
+        for process in started:
+            show(process)
+        status = max(process.wait() for process in started)
+    if status == 0:
+        for windows in copies:
+            shutil.rmtree(windows.prefix)
+    return status
+
+
+def make_windows(has_torch: bool) -> None:
+    """Makes what is missing of a Windows with a Python that has our wheel and, if wanted, torch."""
     DOWNLOADS.mkdir(parents=True, exist_ok=True)
     wine()
-    for version in SUPPORTED:
+    for version in (*SUPPORTED, *UNSUPPORTED):
         wheel(version)
     one_file()
-    once("prefix", make_prefix)
-    once("pythons", make_pythons, HERE / "python.txt", HERE / "tests.txt", HERE / "sitecustomize.py")
-    if has_torch:
-        once("torch", make_torch, HERE / "torch.txt")
-        draw_picture()
-    python = r"C:\Python312\python.exe"
-    path_file = DRIVE / "Python312" / "Lib" / "site-packages" / "torch.pth"
-    path_file.write_text("C:\\torch\n" if has_torch else "")
-    pip = ("-m", "pip", "--quiet", "--disable-pip-version-check", "--no-cache-dir")
-    run(
-        python,
-        *pip,
-        "install",
-        "--no-warn-script-location",
-        "--no-index",
-        "--no-deps",
-        "--force-reinstall",
-        f"Z:{our_wheel()}",
-    )
     try:
-        return run(python, "-m", "pytest", *(sys.argv[1:] or TESTS), check=False, PYTEST_ADDOPTS="-p no:cacheprovider")
+        once("prefix", make_prefix)
+        once("pythons", make_pythons, "python.txt", "tests.txt", "sitecustomize.py", "shares.py")
+        if has_torch:
+            once("torch", make_torch, "torch.txt")
+        path_file = DRIVE / "Python312" / "Lib" / "site-packages" / "torch.pth"
+        path_file.write_text("C:\\torch\n" if has_torch else "")
+        install_our_wheel()
     finally:
-        subprocess.run(["wineserver", "-k"], env={**os.environ, "WINEPREFIX": str(PREFIX)}, check=False)
+        WINDOWS.end()
+
+
+def main() -> int:
+    """Makes what is missing and runs the tests."""
+    has_torch = os.environ.get("TORCH") == "1"
+    make_windows(has_torch)
+    if has_torch:
+        draw_picture()
+    arguments = sys.argv[1:]
+    if not any((REPOSITORY / argument.partition("::")[0]).exists() for argument in arguments):
+        arguments += TESTS
+    return run_tests(*arguments, has_torch=has_torch)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,23 @@ def _locks(descriptor: int, mode: int, count: int) -> None:
     raise OSError(errno.EDEADLOCK, "Resource deadlock avoided")
 
 
+_create_process = _winapi.CreateProcess
+_INTERNAL_ERROR = 1359
+
+
+def _starts(*arguments: object) -> object:
+    """Of some thousand processes, one does not tell Wine that it has started; nothing of it has run."""
+    for _ in range(3):
+        try:
+            return _create_process(*arguments)
+        except OSError as error:
+            if error.winerror != _INTERNAL_ERROR:
+                raise
+    return _create_process(*arguments)
+
+
 os.getppid = _getppid
+_winapi.CreateProcess = _starts
 msvcrt.locking = _locks
 if hasattr(_winapi, "CopyFile2"):  # of shutil.copy2
     del _winapi.CopyFile2

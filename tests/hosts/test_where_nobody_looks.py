@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from environments import REPOSITORY, SITE_PACKAGES, Environment, make_environment
+from environments import REPOSITORY, SITE_PACKAGES, Environment, make_environment, needs_torch
 from machines import COMFYUI, environment_in, touch
 
 
@@ -125,13 +125,21 @@ def test_a_spandrel_that_no_application_uses_is_not_taken_for_theirs(home: Path,
     assert "aether-install spandrel`" not in told.stdout
     told = subprocess.run([*line, "status"], cwd=tmp_path, **options)  # type: ignore[call-overload]
     assert "Found on this machine: ComfyUI, which loads AetherNet models already" in told.stdout
-    told = subprocess.run([*line, "doctor"], cwd=folder, **options)  # type: ignore[call-overload]
+    run(home, tool, "uninstall", "--host", "comfyui")
+    assert "no application found here uses" not in run(tmp_path, tool, "status").stdout, "there is none"
+
+
+def test_doctor_says_that_no_application_uses_a_spandrel(home: Path, tmp_path: Path) -> None:
+    needs_torch()
+    tool, folder = with_aether_install(make_environment(tmp_path / "tool", console=False)), home / "ComfyUI"
+    line = [tool.python, "-B", "-m", "aether_install"]
+    told = subprocess.run(
+        [*line, "doctor"], cwd=folder, capture_output=True, text=True, env=environment_in(home), check=False
+    )
     assert (
         told.stdout.splitlines()[-1]
         == f"No application uses this spandrel. Found here: ComfyUI in {folder}; add --host comfyui."
     )
-    run(home, tool, "uninstall", "--host", "comfyui")
-    assert "no application found here uses" not in run(tmp_path, tool, "status").stdout, "there is none"
 
 
 def test_what_can_use_no_model_is_not_offered(tmp_path: Path) -> None:

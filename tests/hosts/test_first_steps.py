@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from environments import REPOSITORY, Environment, make_environment, needs_torch
+from environments import REPOSITORY, Environment, make_environment, needs_torch, words_of
 from machines import COMFYUI, touch
 from test_where_nobody_looks import run, with_aether_install
 
@@ -44,7 +43,7 @@ def typed(home: Path, tool: Environment) -> Typed:
 
 def commands(text: str) -> list[list[str]]:
     """The commands of ours that a text says to type."""
-    return [shlex.split(words) for words in re.findall(r"`aether-install ([^`]*)`", text)]
+    return [words_of(words) for words in re.findall(r"`aether-install ([^`]*)`", text)]
 
 
 @pytest.mark.parametrize("command", ["spandrel", "status", "uninstall"])

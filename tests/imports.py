@@ -7,17 +7,23 @@ The process, one for each that runs tests, starts when it is first needed and en
 from __future__ import annotations
 
 import atexit
+import importlib
 import json
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from environments import needs_torch
+from environments import needs_torch, quietly, wheel
+
+from aether_install.tree.commands import install
+from aether_install.tree.layout import Spandrel
 
 _PROGRAM = """
 import importlib, json, sys, traceback, warnings
@@ -125,3 +131,19 @@ def spandrel_of(folder: Path) -> Iterator[None]:
 
 def _imported_spandrel() -> dict[str, ModuleType]:
     return {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "spandrel"}
+
+
+def taught_spandrels(make_folder: Callable[[str], Path]) -> Callable[[str], Any]:
+    """Returns what imports a taught spandrel of some version into this process, from a folder made for it."""
+
+    @cache
+    def spandrel(version: str) -> Any:
+        folder = make_folder(version)
+        shutil.unpack_archive(wheel(version), folder, "zip")
+        install(Spandrel(folder / "spandrel"), progress=quietly)
+        with spandrel_of(folder):
+            found = importlib.import_module("spandrel")
+        assert found.__version__ == version
+        return found
+
+    return spandrel

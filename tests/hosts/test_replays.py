@@ -7,12 +7,10 @@ to the upscaled picture, (1, 3, H, W) -> (1, 3, s*H, s*W), values in [0, 1].
 
 from __future__ import annotations
 
-import importlib
 import re
 import shutil
 import zipfile
 from collections.abc import Callable
-from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,16 +18,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from environments import REPOSITORY, quietly, wheel
-from imports import spandrel_of
+from environments import REPOSITORY, quietly
+from imports import taught_spandrels
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from aether_install.hosts.kinds import KINDS
 from aether_install.models import fuse
-from aether_install.tree.commands import install
-from aether_install.tree.layout import Spandrel
 
 DEMO = REPOSITORY / "examples" / "models" / "2x-AetherNet-photo.pth"
 PHOTO = REPOSITORY / "examples" / "photos" / "chelsea.png"
@@ -62,18 +58,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
     """Imports a taught spandrel of some version."""
-
-    @cache
-    def spandrel(version: str) -> Any:
-        folder = tmp_path_factory.mktemp(version)
-        shutil.unpack_archive(wheel(version), folder, "zip")
-        install(Spandrel(folder / "spandrel"), progress=quietly)
-        with spandrel_of(folder):
-            found = importlib.import_module("spandrel")
-        assert found.__version__ == version
-        return found
-
-    return spandrel
+    return taught_spandrels(tmp_path_factory.mktemp)
 
 
 # The hosts.

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import errno
 import functools
-import importlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import in_process
 import pytest
 import torch
-from environments import REPOSITORY, aether_install, quietly, run, script, snapshot, wheel
-from imports import spandrel_of
+from environments import REPOSITORY, aether_install, quietly, run, script, snapshot
+from imports import taught_spandrels
 from model_files import fuse
 from networks import GENERATIONS, JUNE, LATER
 from old_torch import ENVIRONMENT, python_with_old_torch
@@ -38,8 +35,6 @@ from aether_install.models.fuse import Fused, Options
 from aether_install.models.fuse import fuse as fuse_one
 from aether_install.models.identify import identify
 from aether_install.models.inspection import inspect_model
-from aether_install.tree.commands import install
-from aether_install.tree.layout import Spandrel
 from aether_install.ui.models import fuse_view, inspect_view
 
 SMALL = {"embed_dim": 8, "depths": (1, 2), "upscale": 2}
@@ -61,15 +56,7 @@ def release(model: Path, folder: Path, which: list[tuple[str, str]] = FORMS, **o
 
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
-    @cache
-    def spandrel(version: str) -> Any:
-        folder = tmp_path_factory.mktemp(version)
-        shutil.unpack_archive(wheel(version), folder, "zip")
-        install(Spandrel(folder / "spandrel"), progress=quietly)
-        with spandrel_of(folder):
-            return importlib.import_module("spandrel")
-
-    return spandrel
+    return taught_spandrels(tmp_path_factory.mktemp)
 
 
 def by_spandrel(spandrel: Any, path: Path, dtype: str) -> Callable[[Tensor], Tensor]:

@@ -13,6 +13,7 @@ from environments import copy_spandrel
 # Several test processes share the cores, and threads that wait for each other by spinning would make every one of them
 # many times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 MEMORY = Path("/dev/shm")
 GIBIBYTE = 2**30

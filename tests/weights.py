@@ -19,12 +19,12 @@ StateDict = dict[str, torch.Tensor]
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "rgb": {"embed_dim": 12, "depths": (1, 2), "upscale": 2},
-    "gray": {"in_chans": 1, "embed_dim": 8, "depths": (1,), "upscale": 4},
+    "gray": {"in_chans": 1, "embed_dim": 8, "depths": (1,), "upscale": 4, "num_feat": 32},
     "rgba": {"in_chans": 4, "embed_dim": 10, "depths": (2,), "upscale": 3},
     "gray to rgb": {"in_chans": 1, "out_chans": 3, "embed_dim": 8, "depths": (1,), "upscale": 2},
     "rgb to gray": {"in_chans": 3, "out_chans": 1, "embed_dim": 8, "depths": (1,), "upscale": 2},
     "same size": {"embed_dim": 8, "depths": (1, 1), "upscale": 1},
-    "8x": {"embed_dim": 8, "depths": (1,), "upscale": 8},
+    "8x": {"embed_dim": 8, "depths": (1,), "upscale": 8, "num_feat": 16},
     "odd ratio": {"embed_dim": 28, "depths": (1,), "mlp_ratio": 3.3, "upscale": 2},
     "equal kernels": {"embed_dim": 8, "depths": (1,), "lk_kernel": 5, "sk_kernel": 5, "upscale": 2},
     "tiny kernels": {"embed_dim": 8, "depths": (1,), "lk_kernel": 1, "sk_kernel": 1, "upscale": 2},

@@ -237,9 +237,14 @@ def written_as_onnx(path: Path, network: torch.nn.Module, **options: Any) -> Pat
     return path
 
 
-@pytest.mark.parametrize("dynamo", [False, True], ids=["TorchScript", "torch.export"])
-@pytest.mark.parametrize("fused", [False, True], ids=["unfused", "fused"])
-@pytest.mark.parametrize("which", [0, 1], ids=["2025-06", "3.1"])
+@pytest.mark.parametrize(
+    ("which", "fused", "dynamo"),
+    [
+        *((which, fused, False) for which in (0, 1) for fused in (False, True)),
+        *((0, False, True), (1, True, True)),  # which takes seconds, and names weights of all kinds in one way
+    ],
+    ids=lambda value: None if isinstance(value, bool) else GENERATIONS[value].name,
+)
 def test_an_onnx_model_is_told_by_generation_size_and_scale(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int, fused: bool, dynamo: bool
 ) -> None:

@@ -31,9 +31,10 @@ def rows(record: bytes) -> dict[str, bytes]:
     return {_path_of(line).removeprefix(root): line for line in lines if line}
 
 
-def lists(record: bytes, path: str, data: bytes) -> bool:
-    """Whether a RECORD has the row for a file of this content; ``path`` is relative to site-packages."""
-    return rows(record).get(path) == row(_root_of(record) + path, data)
+def lists(record: bytes, files: Mapping[str, bytes]) -> bool:
+    """Whether a RECORD has the rows for files of these contents, by their paths relative to site-packages."""
+    listed, root = rows(record), _root_of(record)
+    return all(listed.get(path) == row(root + path, data) for path, data in files.items())
 
 
 def edited(record: bytes, *, without: Collection[str] = (), files: Mapping[str, bytes] | None = None) -> bytes:

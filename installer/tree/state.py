@@ -133,8 +133,8 @@ def _is_complete(facts: Facts) -> bool:
         return False
     if not all(map(is_compiled_with_block, facts.stale_bytecode.values())):
         return False
-    rows = [
-        (facts.spandrel.path_in_record(facts.spandrel.payload / name), facts.files[name])
+    files = {
+        facts.spandrel.path_in_record(facts.spandrel.payload / name): facts.files[name]
         for name in (MANIFEST_NAME, *facts.manifest.files)
-    ]
-    return all(record.lists(content, path, data) for content in facts.records.values() for path, data in rows)
+    }
+    return all(record.lists(content, files) for content in facts.records.values())

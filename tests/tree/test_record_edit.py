@@ -53,8 +53,8 @@ def test_rows_with_absolute_paths_are_the_same_rows(prefix: str) -> None:
     assert list(record.rows(content)) == relative
     extended = record.edited(content, files={relative[1]: b"new", "a/added.py": b"added"})
     assert list(record.rows(extended)) == [*relative, "a/added.py"]
-    assert record.lists(extended, "a/added.py", b"added")
-    assert not record.lists(extended, "a/added.py", b"other")
+    assert record.lists(extended, {"a/added.py": b"added"})
+    assert not record.lists(extended, {"a/added.py": b"other"})
     paths = [row[0].replace("\\", "/") for row in csv.reader(extended.decode().splitlines())]
     assert paths[-1] == prefix.replace("\\", "/") + "a/added.py"
     assert record.edited(extended, without={"a/added.py"}, files={relative[1]: b""}).count(b"\n") == 3

@@ -111,6 +111,7 @@ def fails_at_step(number: int, work: Callable[[], None], happen: Callable[[], No
         nonlocal steps
         steps += 1
         if steps == number:
+            sys.setprofile(None)  # what follows is not counted, and takes half the time
             happen()
 
     try:

@@ -59,11 +59,17 @@ EMBEDDED = pytest.mark.not_on_windows("the embeddable Python, which portables ca
 @pytest.mark.parametrize(
     "make", [pytest.param(with_pip, marks=EMBEDDED), without_pip, pytest.param(managed_by_the_system, marks=EMBEDDED)]
 )
-@pytest.mark.parametrize("has_uv", [True, False], ids=["with uv", "without uv"])
-def test_the_commands_that_are_advised_work(tmp_path: Path, make: Callable[[Path], Environment], has_uv: bool) -> None:
+def test_the_commands_that_are_advised_work(tmp_path: Path, make: Callable[[Path], Environment]) -> None:
+    """With uv and, once what that installed is gone again, without."""
     bare = make(tmp_path / "a b")
     path = os.environ["SYSTEMROOT"] if os.name == "nt" else "/usr/bin:/bin"
-    path = f"{script('uv').parent}{os.pathsep}{path}" if has_uv else path
+    assert_what_is_advised_works(bare, tmp_path / "with uv", f"{script('uv').parent}{os.pathsep}{path}")
+    for installed in bare.site_packages.glob("spandrel*"):
+        shutil.rmtree(installed)
+    assert_what_is_advised_works(bare, tmp_path / "without uv", path)
+
+
+def assert_what_is_advised_works(bare: Environment, folder: Path, path: str) -> None:
     around = {
         **{name: value for name, value in os.environ.items() if not name.startswith("UV_")},
         "PATH": path,
@@ -75,13 +81,13 @@ def test_the_commands_that_are_advised_work(tmp_path: Path, make: Callable[[Path
     assert commands
     python = bare.python
     for command in commands:
-        words = [word.replace("FOLDER", str(tmp_path / "made")) for word in command]
+        words = [word.replace("FOLDER", str(folder)) for word in command]
         # Without what spandrel itself needs, which is gigabytes.
         words += ["--no-deps"] if "install" in words else []
         words[0] = shutil.which(words[0], path=path) or words[0]  # which Windows looks for elsewhere
         done = subprocess.run(words, env=around, capture_output=True, text=True)
         assert done.returncode == 0, (words, done.stderr)
-        python = Path(words[0]) if str(tmp_path / "made") in words[0] else python
+        python = Path(words[0]) if str(folder) in words[0] else python
     assert aether_json("status", "--python", python)["state"] == "absent", "it is there, and untaught"
 
 

@@ -15,6 +15,7 @@ import pytest
 from built import one_file
 from environments import REPOSITORY, Environment, borrowing, needs_torch, run, wheel
 from machines import COMFYUI, standalone_python, touch
+from trees import Tree
 
 from aether_install.hosts.discovery import discover, host_of
 from aether_install.hosts.environment import spandrel_of
@@ -55,14 +56,11 @@ class Portable:
         words = shlex.split(line.replace("python_embeded\\python.exe", "python_embeded/bin/python"))
         return run(*words, *more, check=check, cwd=self.folder, env=self.variables)
 
-    def registered(self, *flags: str) -> str:
-        """The version of the spandrel that a start of the Python imports, and whether that knows AetherNet."""
-        code = (
-            "import spandrel; print(spandrel.__version__, "
-            "any('AetherNet' in entry.architecture.id for entry in spandrel.MAIN_REGISTRY))"
-        )
+    def imported(self, *flags: str) -> Path:
+        """The folder of which a start of the Python imports spandrel."""
+        code = "import importlib.util; print(importlib.util.find_spec('spandrel').origin)"
         command = (self.environment.python, *flags, "-B", "-c", code)
-        return run(*command, cwd=self.folder, env=self.variables).stdout.strip()
+        return Path(run(*command, cwd=self.folder, env=self.variables).stdout.strip()).parents[1]
 
 
 ISOLATED = pytest.mark.not_on_windows("there a ._pth keeps the Python of a portable from the user's own packages")
@@ -82,11 +80,13 @@ def lines_of_readme() -> list[str]:
 @ISOLATED
 def test_the_line_of_the_readme_teaches_the_spandrel_that_comfyui_imports(portable: Portable) -> None:
     needs_torch()
-    assert portable.registered() == "0.4.0 False", "what a plain start imports"
+    assert (portable.imported(), portable.imported("-s")) == (portable.users, portable.own)
+    own, users = Tree(portable.own), Tree(portable.users)
     (line,) = lines_of_readme()
     told = portable.type(line).stdout
-    assert portable.registered("-s") == "0.4.2 True"
-    assert portable.registered() == "0.4.0 False"
+    assert "loads AetherNet models" in told
+    assert "Not verified" not in told, "it has loaded one"
+    assert (own.state, users.state) == ("installed", "absent")
     assert str(portable.own / "spandrel") in told
     assert str(portable.users / "spandrel") in told, "the other one is named"
     assert "no application" not in told, "it is the portable's, however deep that lies"
@@ -97,7 +97,7 @@ def test_the_line_of_the_readme_teaches_the_spandrel_that_comfyui_imports(portab
     assert f"ComfyUI, portable in {portable.folder}" in found
     assert f"and not that in {portable.users / 'spandrel'}" in found
     portable.type(line.replace(" spandrel", " uninstall"))
-    assert portable.registered("-s") == "0.4.2 False"
+    assert own.state == "absent"
 
 
 @ISOLATED

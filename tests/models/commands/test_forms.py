@@ -44,7 +44,7 @@ PHOTO = REPOSITORY / "examples" / "photos" / "chelsea.png"
 DTYPES = ("float32", "float16", "bfloat16")
 FORMS = [(suffix, dtype) for suffix in (".pth", ".safetensors") for dtype in DTYPES]
 FORMS += [(".onnx", dtype) for dtype in DTYPES[:2]]
-SIZES = [(1, 1, 1), (1, 7, 5), (2, 48, 47)]
+SIZES = [(1, 1, 1), (2, 7, 5), (1, 48, 47)]
 """Images, height, width."""
 
 

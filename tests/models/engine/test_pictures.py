@@ -46,10 +46,10 @@ def assert_computes(model: Any, x: torch.Tensor, expected: torch.Tensor, toleran
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-@pytest.mark.parametrize("size", [(9, 31), (64, 67)], ids=str)
-def test_makes_the_picture(config: dict[str, Any], size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("size", [(2, 9, 31), (1, 64, 67)], ids=str)
+def test_makes_the_picture(config: dict[str, Any], size: tuple[int, int, int]) -> None:
     weights = weights_of(**config)
-    x = torch.rand(2, config.get("in_chans", 3), *size)
+    x = torch.rand(size[0], config.get("in_chans", 3), *size[1:])
     expected = plain_output(x, weights, **config)
     model = JUNE.build(weights, img_range=config.get("img_range", 1.0))
     tolerance = 1e-5 if config["embed_dim"] > 1 else 1e-4  # all that is left of one channel's norm is rounding errors
@@ -59,10 +59,10 @@ def test_makes_the_picture(config: dict[str, Any], size: tuple[int, int]) -> Non
 
 
 @pytest.mark.parametrize("config", CONFIGS3.values(), ids=CONFIGS3)
-@pytest.mark.parametrize("size", [(9, 31), (64, 67)], ids=str)
-def test_makes_the_later_generations_picture(config: dict[str, Any], size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("size", [(2, 9, 31), (1, 64, 67)], ids=str)
+def test_makes_the_later_generations_picture(config: dict[str, Any], size: tuple[int, int, int]) -> None:
     weights = weights3_of(**config)
-    x = torch.rand(2, config.get("in_chans", 3), *size) * config.get("img_range", 1.0)
+    x = torch.rand(size[0], config.get("in_chans", 3), *size[1:]) * config.get("img_range", 1.0)
     expected = plain3_output(x, weights, **config)
     noted = {"img_range": config.get("img_range", 1.0), "res_scale": config.get("res_scale", 0.1)}
     model = LATER.build(weights, **noted)

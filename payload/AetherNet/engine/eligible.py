@@ -15,7 +15,7 @@ import re
 import sys
 import time
 import types
-from typing import AbstractSet, Any, Callable, Dict, FrozenSet, List, NamedTuple, Tuple
+from typing import Any, Callable, Dict, FrozenSet, List, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,8 @@ def may_run(network: Any, x: Any) -> bool:
     """Returns whether the engine may compute what a network makes of what it is given."""
     try:
         return (
-            type(x) is Tensor
+            type(network) in (aether, aether3)
+            and type(x) is Tensor
             and (x.dim(), x.device.type, x.layout) == (4, "cpu", torch.strided)
             and x.dtype in (torch.float32, torch.float16, torch.bfloat16)
             and _is_ready()
@@ -51,7 +52,7 @@ def may_run(network: Any, x: Any) -> bool:
             and len(x) > 0
             # Below, there is nothing to gain, but that older versions of PyTorch have no float16 on a CPU.
             and (x[0, 0].numel() >= 2**8 or (x.dtype == torch.float16 and x[0, 0].numel() > 0))
-            and _is_as_defined(network, x.dtype)
+            and _is_as_built(network, x.dtype)
         )
     except MISTAKES:
         return False
@@ -68,13 +69,6 @@ def _is_ready() -> bool:
         and all(isinstance(f, types.BuiltinFunctionType) for f in (_thread.start_new_thread, time.sleep))
         and queue.SimpleQueue is _queue.SimpleQueue
     )
-
-
-@functools.lru_cache(maxsize=None)
-def vector_width() -> int:
-    """Returns how many bits PyTorch computes with at a time on this processor: 256, 512, or 0 for any other number."""
-    found = re.search(r"CPU capability usage: AVX(2|512)\b", torch.__config__.show())
-    return {"2": 256, "512": 512}[found[1]] if found else 0
 
 
 def _is_watched() -> bool:
@@ -100,69 +94,40 @@ def _autocasts() -> bool:
         return torch.is_autocast_cpu_enabled()
 
 
-def _is_as_defined(network: Any, dtype: torch.dtype) -> bool:
-    """Whether a network is in evaluation, on the CPU, of one type, and nothing in it is an application's."""
+def _is_as_built(network: Any, dtype: torch.dtype) -> bool:
+    """Whether a network is in evaluation, on the CPU, of one type, and nothing inside it is an application's."""
     generation: Any = type(network)
-    if generation not in (aether, aether3):
-        return False
-    own, defined = list(network.modules()), _definition(generation, tuple(network.hyperparameters.items()))
-    functions = {nn.Module: "__call__", **dict.fromkeys((each.kind for each in defined), "forward")}
+    own, built = list(network.modules()), _built(generation, tuple(network.hyperparameters.items()), dtype)
+    functions = {nn.Module: "__call__", **{look["class"]: "forward" for look in built}}
     return (
-        len(own) == len(defined)
+        len(own) == len(built)
         and all(_is_its_own(kind, name) for kind, name in functions.items())
-        and all(_is_like(module, other, dtype, module is network) for module, other in zip(own, defined))
+        and _look(network, "cpu").items() >= built[0].items()
+        and all(_look(module, "cpu") == look for module, look in zip(own[1:], built[1:]))
+        and not any(module._forward_hooks or module._forward_pre_hooks for module in own[1:])
     )
 
 
-class _Defined(NamedTuple):
-    """A module as it is by definition: its class, attributes, public ones by value, parameters and buffers."""
-
-    kind: type
-    attributes: AbstractSet[str]
-    names: List[str]
-    values: List[Any]
-    tensors: Dict[str, Any]
-
-
 @functools.lru_cache(maxsize=8)
-def _definition(network: Callable[..., nn.Module], arguments: Tuple[Tuple[str, Any], ...]) -> List[_Defined]:
-    return [
-        _Defined(
-            type(module),
-            vars(module).keys(),
-            [name for name in vars(module) if name[0] != "_"],
-            [value for name, value in vars(module).items() if name[0] != "_"],
-            {**module._parameters, **module._buffers},
-        )
-        for module in without_memory(network, **dict(arguments)).eval().modules()
-    ]
+def _built(network: Callable[..., Any], arguments: Tuple[Any, ...], dtype: torch.dtype) -> List[Dict[str, Any]]:
+    built = without_memory(network, **dict(arguments)).eval().to(dtype)
+    return [_look(module, "meta") for module in built.modules()]
+
+
+def _look(module: nn.Module, device: str) -> Dict[str, Any]:
+    """What a module is: its class, attributes, public ones by value, parameters and buffers, which are on a device."""
+    look: Dict[str, Any] = {name: name[0] == "_" or value for name, value in vars(module).items()}
+    tensors: Dict[str, Any] = {**module._parameters, **module._buffers}
+    for name, own in tensors.items():
+        ordinary = type(own) in (nn.Parameter, Tensor) and own.device.type == device
+        look[name] = own if own is None else ordinary and (own.shape, own.dtype, own.layout)
+    return {**look, "class": type(module)}
 
 
 def _is_its_own(kind: type, name: str) -> bool:
     """Whether a class computes as its module says, and not by a function that somebody has put there since."""
     owner = next(each for each in kind.__mro__ if name in vars(each))
     return getattr(kind, name).__globals__ is vars(sys.modules[owner.__module__])
-
-
-def _is_like(module: nn.Module, defined: _Defined, dtype: torch.dtype, outermost: bool) -> bool:
-    """Whether a module is what it is by definition, with nobody looking on, but from outside the outermost one."""
-    own = vars(module)
-    if type(module) is not defined.kind or [own[name] for name in defined.names] != defined.values:
-        return False
-    if not outermost and (own.keys() != defined.attributes or own["_forward_hooks"] or own["_forward_pre_hooks"]):
-        return False
-    tensors = {**own["_parameters"], **own["_buffers"]}
-    return tensors.keys() == defined.tensors.keys() and all(
-        _fits(tensor, defined.tensors[name], dtype) for name, tensor in tensors.items()
-    )
-
-
-def _fits(tensor: Any, defined: Any, dtype: torch.dtype) -> bool:
-    if tensor is None or defined is None:
-        return tensor is defined
-    ordinary = type(tensor) in (nn.Parameter, Tensor) and tensor.layout == torch.strided
-    typed = tensor.dtype == (dtype if defined.is_floating_point() else defined.dtype)
-    return ordinary and typed and tensor.shape == defined.shape and tensor.device.type == "cpu"
 
 
 def python_is_busy() -> bool:
@@ -185,6 +150,13 @@ def _seconds_asleep() -> float:
     start = time.perf_counter()
     time.sleep(1e-4)
     return time.perf_counter() - start
+
+
+@functools.lru_cache(maxsize=None)
+def vector_width() -> int:
+    """Returns how many bits PyTorch computes with at a time on this processor: 256, 512, or 0 for any other number."""
+    found = re.search(r"CPU capability usage: AVX(2|512)\b", torch.__config__.show())
+    return {"2": 256, "512": 512}[found[1]] if found else 0
 
 
 def has_bfloat16() -> bool:

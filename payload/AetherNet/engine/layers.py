@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Iterator, NamedTuple, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..__arch.fusing import merge_kernels
 from .eligible import DeclinedError, has_bfloat16, is_of_intel, vector_width
 from .team import has_products, number_of_threads
 
 Weights = Tuple[Tensor, Tensor]
-
-_SMALL = 2**12
-"""Pixels of an image below which PyTorch shares out each operation, for it is calls that cost."""
 
 _GROUPS = (16, 12, 8, 15, 14, 13, 11, 10, 9)
 """Channels that a depthwise convolution is fast with: oneDNN's was measured to take a quarter of the time of many."""
@@ -29,17 +26,14 @@ def in_single_precision(x: Tensor, network: Any) -> Tuple[Tensor, Any]:
     return x.float(), _twin(network)
 
 
-def _twin(module: nn.Module) -> nn.Module:
-    """A module that shares everything with the given one but its weights; that one may be in use."""
-    twin = copy.copy(module)
-    for name in ("_parameters", "_buffers"):
-        vars(twin)[name] = {key: _in_single(own) for key, own in vars(module)[name].items()}
-    vars(twin)["_modules"] = {key: child if child is None else _twin(child) for key, child in module._modules.items()}
+def _twin(of: Any) -> Any:
+    """The same in float32, a tensor or a module, which shares all else with the given one; that one may be in use."""
+    if of is None or isinstance(of, Tensor):
+        return of.float() if of is not None and of.is_floating_point() else of
+    twin = copy.copy(of)
+    for kind in ("_parameters", "_buffers", "_modules"):
+        vars(twin)[kind] = {name: _twin(own) for name, own in vars(of)[kind].items()}
     return twin
-
-
-def _in_single(own: Optional[Tensor]) -> Optional[Tensor]:
-    return own.float() if own is not None and own.is_floating_point() else own
 
 
 class Layout:
@@ -56,9 +50,9 @@ class Layout:
 
     def __init__(self, network: Any, x: Tensor) -> None:
         self.height, self.width = x.shape[2:]
-        self.reach = max(part.lk_kernel // 2 for part in network.modules() if hasattr(part, "lk_kernel"))
+        self.reach = network.hyperparameters["lk_kernel"] // 2
         pixels, most, threads = self.height * self.width, self.height // max(16, self.reach), number_of_threads()
-        self.small, self.few = pixels < _SMALL, pixels < 2 * _SMALL
+        self.small, self.few = pixels < 2**12, pixels < 2**13  # for which it is calls that cost, and not what they do
         self.helpers = 0 if self.small or threads == 1 else min(threads, most, 16)
         if not self.small and threads > max(1, 2 * self.helpers - (self.helpers == 1)):
             raise DeclinedError
@@ -73,7 +67,7 @@ class Layout:
             memory = torch.empty(size, dtype=dtype, device="cpu")
         return memory.flatten()[:size].view(1, self.height, self.width, channels).permute(0, 3, 1, 2)
 
-    def bodies(self, channels: int, dtype: torch.dtype) -> List[Body]:
+    def bodies(self, channels: int, dtype: torch.dtype) -> Tuple[Body, Body]:
         """
         Returns two, in one piece of memory.
 
@@ -82,28 +76,19 @@ class Layout:
         """
         groups = 1 if self.few else channels // next((size for size in _GROUPS if channels % size == 0), channels)
         size = (groups, self.height + 2 * self.reach, self.width, channels // groups)
-        memory = torch.empty(8 if self.small else 2, *size, dtype=dtype, device="cpu")
-        return [Body(each, self.reach) for each in memory[:2]]
+        memory = torch.empty(8 if self.small else 2, *size, dtype=dtype, device="cpu")[:2].zero_()
+        return Body(memory[0], self.reach), Body(memory[1], self.reach)
 
 
-class Body:
+class Body(NamedTuple):
     """An image between blocks, (G, reach + H + reach, W, C/G): its channels in groups, zeros above and below."""
 
-    def __init__(self, memory: Tensor, reach: int) -> None:
-        self.memory = self._data = memory
-        self._reach = reach
+    memory: Tensor
+    reach: int
 
     def pixels(self, top: int, bottom: int) -> Tensor:
         """Returns the pixels of some rows: (G, P, C/G)."""
-        return self._data[:, top + self._reach : bottom + self._reach].flatten(1, 2)
-
-    def write(self, top: int, bottom: int) -> Tensor:
-        """Returns the same, to be written to; the margins next to them are made zero."""
-        if top == 0:
-            self._data[:, : self._reach].zero_()
-        if bottom + 2 * self._reach == self._data.shape[1]:
-            self._data[:, bottom + self._reach :].zero_()
-        return self.pixels(top, bottom)
+        return self.memory[:, top + self.reach : bottom + self.reach].flatten(1, 2)
 
     def together(self, top: int, bottom: int) -> Tensor:
         """Returns the pixels of some rows with all their channels: (P, C)."""
@@ -111,19 +96,16 @@ class Body:
 
     def apart(self, pixels: Tensor) -> Tensor:
         """Returns pixels (P, C) in groups, (G, P, C/G): a view, or a copy where adding short rows is slow."""
-        view = pixels.unflatten(1, (len(self._data), -1)).transpose(0, 1)
+        view = pixels.unflatten(1, (len(self.memory), -1)).transpose(0, 1)
         return view if pixels.dtype == torch.float32 else view.contiguous()
 
     def convolved(self, weights: Weights, top: int, bottom: int) -> Tensor:
         """Returns what a depthwise convolution, (C, 1, K, K) and (C), makes of some rows: (P, C)."""
-        size, reach = self._data.shape[3], weights[0].shape[-1] // 2
-        rows = self._data[:, top + self._reach - reach : bottom + self._reach + reach].permute(0, 3, 1, 2)
-        if len(rows) == 1:
-            return pixels_of(F.conv2d(rows, *weights, padding=(0, reach), groups=size))
-        out = rows.new_empty(self.pixels(top, bottom).shape[1], len(weights[1]))
-        kernels = zip(rows.split(1), *(each.split(size) for each in weights))
-        for part, (group, weight, bias) in zip(out.split(size, 1), kernels):
-            part.copy_(pixels_of(F.conv2d(group, weight, bias, padding=(0, reach), groups=size)))
+        size, rows = self.memory.shape[3], self.memory[:, top : bottom + 2 * self.reach].permute(0, 3, 1, 2)
+        out = rows.new_empty((bottom - top) * rows.shape[3], len(weights[1]))
+        groups = zip(out.split(size, 1), rows.split(1), *(each.split(size) for each in weights))
+        for part, group, weight, bias in groups:
+            part.copy_(pixels_of(F.conv2d(group, weight, bias, padding=(0, self.reach), groups=size)))
         return out
 
 

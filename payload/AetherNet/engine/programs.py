@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any, Callable, Dict, List, Tuple
 
 import torch
@@ -24,7 +25,7 @@ def steps_of(network: Any, x: Tensor, y: Tensor, layout: Layout) -> List[Step]:
 def _june(network: Any, x: Tensor, y: Tensor, layout: Layout) -> List[Step]:
     first, shallow, source, target = _begin(network, (x - network.mean) * network.img_range, layout)
     steps = [first]
-    for block in (block for group in network.layers for block in group):
+    for block in itertools.chain.from_iterable(network.layers):
         steps.append(_block(functools.partial(_june_branch, block), source, target))
         source, target = target, source
     deep = layout.plane(network.conv_first.out_channels, x.dtype, target.memory)
@@ -38,39 +39,42 @@ def _june(network: Any, x: Tensor, y: Tensor, layout: Layout) -> List[Step]:
     def restore(colours: Tensor) -> Tensor:
         return colours / network.img_range + network.mean
 
-    tail = last_steps(network, network.upsample, shallow, source.memory, restore, y, layout)
-    return [*steps, Step(finish, after_all=True), Step(join), *tail]
+    return [*steps, Step(finish, True), Step(join), *last_steps(network, shallow, source.memory, restore, y, layout)]
 
 
 def _later(network: Any, x: Tensor, y: Tensor, layout: Layout) -> List[Step]:
-    fusion, dtype = network.quant_fusion_layer, x.dtype
     first, shallow, source, target = _begin(network, x / network.img_range - network.mean, layout)
-    steps, found, start = [first], layout.plane(fusion.fusion_conv.in_channels, dtype), 0
-    made, maps = layout.plane(network.conv_first.out_channels, dtype, target.memory), layout.plane(2, dtype)
+    steps, fusion, start = [first], network.quant_fusion_layer, 0
+    deep = layout.plane(network.conv_first.out_channels, x.dtype, target.memory)
+    found = layout.plane(fusion.fusion_conv.in_channels, x.dtype)
+
+    def find(conv: Any, source: Body, start: int, top: int, bottom: int) -> None:
+        pixels = F.linear(source.together(top, bottom), conv.weight.flatten(1), conv.bias)
+        pixels_of(found, top, bottom)[:, start : start + conv.out_channels] = pixels
+
     for stage, conv in zip(network.stages, network.fusion_convs):
         for block in stage:
             if block.channel_attn is None and block.spatial_attn is None:
                 steps.append(_block(functools.partial(_later_branch, block), source, target, block.res_scale))
                 source, target = target, source
             else:
-                steps += _attending_block(block, source, made, maps)
-        steps.append(Step(functools.partial(_find, conv, source, found[:, start : start + conv.out_channels])))
+                steps += _attending_block(block, source, deep)
+        steps.append(Step(functools.partial(find, conv, source, start)))
         start += conv.out_channels
-    deep = layout.plane(network.conv_first.out_channels, dtype, target.memory)
+    deep = layout.plane(network.conv_first.out_channels, x.dtype, target.memory)
 
     def finish(top: int, bottom: int) -> None:
-        pixels = network.norm(fusion(found[:, :, top:bottom]))
-        torch.add(pixels, shallow[:, :, top:bottom], out=deep[:, :, top:bottom])
+        rows = (..., slice(top, bottom), slice(None))
+        torch.add(network.norm(fusion(found[rows])), shallow[rows], out=deep[rows])
 
     def join(top: int, bottom: int) -> None:
-        rows = slice(top, bottom)
-        torch.add(around(network.conv_after_body, deep, top, bottom), deep[:, :, rows], out=shallow[:, :, rows])
+        rows = (..., slice(top, bottom), slice(None))
+        torch.add(around(network.conv_after_body, deep, top, bottom), deep[rows], out=shallow[rows])
 
     def restore(colours: Tensor) -> Tensor:
         return (colours + network.mean) * network.img_range
 
-    tail = last_steps(network, network.upsample, shallow, source.memory, restore, y, layout)
-    return [*steps, Step(finish, after_all=True), Step(join), *tail]
+    return [*steps, Step(finish, True), Step(join), *last_steps(network, shallow, source.memory, restore, y, layout)]
 
 
 def _begin(network: Any, x: Tensor, layout: Layout) -> Tuple[Step, Tensor, Body, Body]:
@@ -80,7 +84,7 @@ def _begin(network: Any, x: Tensor, layout: Layout) -> Tuple[Step, Tensor, Body,
 
     def begin(top: int, bottom: int) -> None:
         shallow[:, :, top:bottom] = around(network.conv_first, x, top, bottom)
-        source.write(top, bottom).copy_(source.apart(pixels_of(shallow, top, bottom)))
+        source.pixels(top, bottom).copy_(source.apart(pixels_of(shallow, top, bottom)))
 
     return Step(begin), shallow, source, target
 
@@ -91,36 +95,30 @@ def _june_branch(block: Any) -> Branch:
 
 
 def _later_branch(block: Any) -> Branch:
-    kernels = kernels_of(block.conv)
+    kernels, ffn, affine = kernels_of(block.conv), block.ffn, (block.norm.weight, block.norm.bias)
     norm: Callable[[Tensor], Tensor] = functools.partial(nn.LayerNorm.forward, block.norm)
-    if not isinstance(block.norm, nn.LayerNorm):
-        affine = (block.norm.weight, block.norm.bias)
+    if not isinstance(block.norm, nn.LayerNorm):  # but a factor and a summand, which go into the kernels
         if not block.norm.fused:
             affine = merge_statistics(*affine, block.norm.running_mean, block.norm.running_var)
         factor, summand = (each.flatten() for each in affine)
-        kernels, norm = (kernels[0] * factor.view(-1, 1, 1, 1), kernels[1] * factor + summand), _nothing
-    gate, main, out = (
-        (layer.weight, layer.bias) for layer in (block.ffn.conv_gate, block.ffn.conv_main, block.ffn.conv_out)
-    )
-    return Branch(kernels, norm, (gate[0] * block.ffn.temperature, gate[1] * block.ffn.temperature), main, out, F.silu)
-
-
-def _nothing(pixels: Tensor) -> Tensor:
-    return pixels
+        kernels, norm = (kernels[0] * factor.view(-1, 1, 1, 1), kernels[1] * factor + summand), lambda pixels: pixels
+    gate = (ffn.conv_gate.weight * ffn.temperature, ffn.conv_gate.bias * ffn.temperature)
+    main, out = ((layer.weight, layer.bias) for layer in (ffn.conv_main, ffn.conv_out))
+    return Branch(kernels, norm, gate, main, out, F.silu)
 
 
 def _block(make: Callable[[], Branch], source: Body, target: Body, res_scale: float = 1.0) -> Step:
     branch = functools.lru_cache(maxsize=None)(make)  # once for all strips, and gone with the step
 
     def run(top: int, bottom: int) -> None:
-        before, after = source.pixels(top, bottom), target.write(top, bottom)
+        before, after = source.pixels(top, bottom), target.pixels(top, bottom)
         for part, y in branch().of(source, top, bottom):
             torch.add(before[:, part], target.apart(y), alpha=res_scale, out=after[:, part])
 
     return Step(run)
 
 
-def _attending_block(block: Any, source: Body, made: Tensor, maps: Tensor) -> List[Step]:
+def _attending_block(block: Any, source: Body, made: Tensor) -> List[Step]:
     """An attention needs what is made of the whole image; then that is added to the source itself."""
     branch = functools.lru_cache(maxsize=None)(functools.partial(_later_branch, block))
     sums: Dict[int, Tensor] = {}
@@ -136,26 +134,12 @@ def _attending_block(block: Any, source: Body, made: Tensor, maps: Tensor) -> Li
             kept[part] = y
         sums[top] = kept.sum(0, dtype=torch.float32)
 
-    def weigh(top: int, bottom: int) -> None:
-        y = made[:, :, top:bottom]
-        if block.channel_attn is not None:
-            y.mul_(factors())
-        if block.spatial_attn is not None:
-            maps[:, :, top:bottom] = torch.cat([y.amax(1, keepdim=True), y.mean(1, keepdim=True)], 1)
-        else:
-            add(top, bottom)
-
-    def look(top: int, bottom: int) -> None:
-        made[:, :, top:bottom].mul_(around(block.spatial_attn.conv, maps, top, bottom, 3).sigmoid_())
-        add(top, bottom)
+    def attend(x: Tensor) -> Tensor:
+        x = x if block.channel_attn is None else x * factors()
+        return x if block.spatial_attn is None else block.spatial_attn(x)
 
     def add(top: int, bottom: int) -> None:
-        source.pixels(top, bottom).add_(source.apart(pixels_of(made, top, bottom)), alpha=block.res_scale)
+        y = around(attend, made, top, bottom, 0 if block.spatial_attn is None else 3)
+        source.pixels(top, bottom).add_(source.apart(pixels_of(y)), alpha=block.res_scale)
 
-    return [Step(compute), Step(weigh, after_all=True), *([] if block.spatial_attn is None else [Step(look)])]
-
-
-def _find(conv: Any, source: Body, found: Tensor, top: int, bottom: int) -> None:
-    """Keeps what a stage has found for the fusion."""
-    weight = conv.weight.flatten(1)
-    pixels_of(found, top, bottom).copy_(F.linear(source.together(top, bottom), weight, conv.bias))
+    return [Step(compute), Step(add, after_all=True)]

@@ -3,11 +3,11 @@ Threads that share out the strips of an image.
 
 PyTorch by itself shares out each operation and waits for the slowest share, some fifty times in each block: beside
 another program nearly always for a thread that the system has put aside, for longer than the operation takes. Here each
-thread takes a strip through a step, and then another one that waits for nothing any more.
+thread takes the next strip through a step, and waits only for the strips of the step before that it needs.
 
-They meet in queues and lists that are written in C, which no interruption leaves locked. Nobody waits without a bound:
-where nothing is done for long, the network computes. The caller only waits, so that nothing of its own has to be put
-back, and no thread stays.
+They meet in queues, lists and locks of C's, and who fails unlocks all. Nobody waits without a bound: where nothing is
+done for long, the network computes. The caller only waits, so that nothing of its own has to be put back, and no thread
+stays.
 """
 
 from __future__ import annotations
@@ -44,42 +44,38 @@ def do_all(steps: Sequence[Step], strips: Sequence[Tuple[int, int]], helpers: in
         DeclinedError: no threads are to be had, or something went wrong in one.
     """
     if helpers:
-        _Team(steps, strips, helpers).run()
+        _Team(steps, strips).run(helpers)
     else:
         for step, strip in ((step, strip) for step in steps for strip in strips):
             step.run(*strip)
 
 
 class _Team:
-    def __init__(self, steps: Sequence[Step], strips: Sequence[Tuple[int, int]], helpers: int) -> None:
-        self._steps: List[Optional[Step]] = list(steps)
-        self._strips, self._helpers, self._over = strips, helpers, False
-        everything = range(len(strips))
-        near = [everything[max(0, strip - 1) : strip + 2] for strip in everything]
-        # Those that a strip needs of the step before, which are those that need it. For each there is an item to take;
-        # who takes the last one, which is true, goes on with the strip. No two threads ever take the same.
-        self._needs = [[everything if step.after_all else near[strip] for strip in everything] for step in steps]
-        self._waiting = [[_items(len(needs)) for needs in step] for step in self._needs]
-        self._undone = [_items(len(strips)) for _ in steps]
-        self._ready: queue.SimpleQueue[Optional[Tuple[int, int]]] = queue.SimpleQueue()
-        self._ended: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    def __init__(self, steps: Sequence[Step], strips: Sequence[Tuple[int, int]]) -> None:
+        self._steps, self._strips, self._over = steps, strips, False
+        self._tasks: queue.SimpleQueue[Optional[Tuple[int, int]]] = queue.SimpleQueue()
+        self._undone = [[_thread.allocate_lock() for _ in strips] for _ in steps]  # locked until it is done
+        for number, locks in enumerate(self._undone):
+            for strip, lock in enumerate(locks):
+                lock.acquire()
+                self._tasks.put((number, strip))
         self._begun: List[bool] = []  # an exception from outside may end a thread before it begins
+        self._ended: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
-    def run(self) -> None:
-        for strip in range(len(self._strips)):
-            self._ready.put((0, strip))
+    def run(self, helpers: int) -> None:
         ended: List[bool] = []
         before = -1
         try:
-            for _ in range(self._helpers):
+            for _ in range(helpers):
+                self._tasks.put(None)
                 _thread.start_new_thread(self._help, ())
-            while not ended:  # whoever ends first has seen the end of it all, or failed
+            while not ended or len(ended) < len(self._begun):
                 try:
                     ended += self._next_end()
                 except queue.Empty:
-                    if self._left() == before:
+                    if before == self._tasks.qsize():
                         raise DeclinedError from None
-                    before = self._left()
+                    before = self._tasks.qsize()
             if not all(ended):
                 raise DeclinedError
         except RuntimeError:  # there are no more threads to be had
@@ -94,44 +90,39 @@ class _Team:
         """Waits for it when it is added to a list: by one call of C, so that no interruption comes between the two."""
         return map(self._ended.get, [True], [_PATIENCE])
 
-    def _left(self) -> int:
-        return sum(map(len, self._undone))
-
     def _stop(self) -> None:
-        """Nobody begins anything more."""
+        """Nobody begins anything more, or waits for it."""
         self._over = True
-        for _ in range(self._helpers):
-            self._ready.put(None)
+        for lock in (lock for locks in self._undone for lock in locks if lock.locked()):
+            with contextlib.suppress(RuntimeError):  # somebody else has unlocked it
+                lock.release()
 
     def _help(self) -> None:
         """What a thread does. Whatever goes wrong, the network computes, and fails as it does."""
+        well = False
         try:
             with contextlib.suppress(BaseException):
                 self._begun.append(True)
                 _use_one_thread()
                 with torch.inference_mode():
-                    task = self._ready.get(timeout=_PATIENCE)
-                    while task is not None and not self._over:
-                        self._do(*task)
-                        task = self._ready.get(timeout=_PATIENCE)
+                    for number, strip in iter(self._tasks.get_nowait, None):
+                        self._do(number, strip)
+                well = True
         finally:
-            self._stop()
-            self._ended.put(not self._undone[-1])
+            if not well:
+                self._stop()
+            self._ended.put(well)
 
     def _do(self, number: int, strip: int) -> None:
-        self._steps[number].run(*self._strips[strip])  # type: ignore[union-attr]
-        if self._undone[number].pop():
-            self._steps[number] = None  # with the memory that nothing else needs
-        if not self._undone[-1]:
-            self._stop()
-        elif number + 1 < len(self._steps):
-            for each in self._needs[number + 1][strip]:
-                if self._waiting[number + 1][each].pop():
-                    self._ready.put((number + 1, each))
-
-
-def _items(number: int) -> List[bool]:
-    return [True, *[False] * (number - 1)]
+        step, before = self._steps[number], self._undone[number - 1] if number else []
+        for lock in before if step.after_all else before[max(0, strip - 1) : strip + 2]:
+            if not lock.acquire(timeout=_PATIENCE):
+                raise DeclinedError
+            lock.release()
+        if self._over:
+            raise DeclinedError
+        step.run(*self._strips[strip])
+        self._undone[number][strip].release()
 
 
 def number_of_threads() -> int:

@@ -14,28 +14,26 @@ from .team import Step
 
 
 def last_steps(
-    network: Any, upsampler: Any, x: Tensor, memory: Tensor, restore: Callable[..., Tensor], y: Tensor, layout: Layout
+    network: Any, x: Tensor, memory: Tensor, restore: Callable[[Tensor], Tensor], y: Tensor, layout: Layout
 ) -> List[Step]:
     """
     Returns what makes an image of a body's result.
 
     Args:
-        upsampler: the network's.
-        x: the body's result, (1, C, H, W).
-        memory: which nobody needs after the body.
+        x: the body's result, (1, C, H, W); ``memory`` is what nobody needs after the body.
         restore: turns colours into those of the image.
         y: the image, (1, out_chans, s*H, s*W), is written to.
     """
     scale = network.upscale
     features = layout.plane(network.conv_before_upsample[0].out_channels, x.dtype, memory)
-    shuffles = [layer for layer in upsampler.modules() if isinstance(layer, nn.PixelShuffle)]
-    joint = functools.lru_cache(maxsize=None)(functools.partial(_joint, upsampler, network.conv_last))
+    shuffles = [layer for layer in network.upsample.modules() if isinstance(layer, nn.PixelShuffle)]
+    joint = functools.lru_cache(maxsize=None)(functools.partial(_joint, network.upsample, network.conv_last))
 
     def prepare(top: int, bottom: int) -> None:
         features[:, :, top:bottom] = around(network.conv_before_upsample, x, top, bottom)
 
     def layer_by_layer(rows: Tensor) -> Tensor:
-        return network.conv_last(upsampler(rows))
+        return network.conv_last(network.upsample(rows))
 
     def at_once(rows: Tensor) -> Tensor:
         x = F.conv2d(rows, *joint(), padding="same")
@@ -66,13 +64,13 @@ def last_steps(
     return [Step(prepare, after_all=True), Step(finish_at_once if pays else finish)]
 
 
-def _joint(upsampler: Any, last: nn.Conv2d) -> Tuple[Tensor, Tensor]:
+def _joint(upsampler: Any, last: Any) -> Tuple[Tensor, Tensor]:
     """
     The one convolution that an upsampler and the last convolution amount to, whose results are shuffled alike.
 
     Returns the weight (D*s*s, F, 5, 5) and bias (D*s*s), for F channels before, D after, and s times as many rows.
     """
-    weight, bias = last.weight.float(), last.bias.float()  # type: ignore[union-attr]
+    weight, bias = last.weight.float(), last.bias.float()
     for layer in reversed([each for each in upsampler.modules() if not list(each.children())]):
         if isinstance(layer, nn.PixelShuffle):
             # A pixel becomes a square. All in it are made of that square and those around it, each by the same

@@ -130,6 +130,10 @@ def _wrap(model: Any, name: str) -> None:
     setattr(model.get_submodule(outside), inside, nn.Sequential(model.get_submodule(name)))
 
 
+class _Kind(nn.Parameter):
+    pass
+
+
 def _replace_forward(layer: Any) -> None:
     layer.forward = functools.partial(type(layer).forward, layer)
 
@@ -148,6 +152,8 @@ CHANGES: dict[str, Callable[[Any], object]] = {
     "another padding": lambda model: setattr(model.conv_last, "padding_mode", "reflect"),
     "another eps": lambda model: setattr(model.norm, "eps", 1e-3),
     "no bias": lambda model: setattr(model.conv_last, "bias", None),
+    "a bias more": lambda model: setattr(model.layers[0][0].conv.lk_conv, "bias", nn.Parameter(torch.ones(16))),
+    "a bias of its own kind": lambda model: setattr(model.layers[0][0].conv.lk_conv, "bias", _Kind(torch.ones(16))),
     "one weight in half precision": lambda model: model.conv_first.half(),
     "weights elsewhere": lambda model: model.layers[0].to("meta"),
     "a larger kernel": lambda model: setattr(model.layers[0][0].conv, "lk_conv", nn.Conv2d(16, 16, 9, groups=16)),

@@ -98,30 +98,31 @@ def _is_as_built(network: Any, dtype: torch.dtype) -> bool:
     """Whether a network is in evaluation, on the CPU, of one type, and nothing inside it is an application's."""
     generation: Any = type(network)
     own, built = list(network.modules()), _built(generation, tuple(network.hyperparameters.items()), dtype)
-    functions = {nn.Module: "__call__", **{look["class"]: "forward" for look in built}}
+    functions = {nn.Module: "__call__", **{kind: "forward" for _, _, (kind, *_) in built}}
     return (
         len(own) == len(built)
         and all(_is_its_own(kind, name) for kind, name in functions.items())
-        and _look(network, "cpu").items() >= built[0].items()
-        and all(_look(module, "cpu") == look for module, look in zip(own[1:], built[1:]))
+        and all(_look(module, public, "cpu") == look for module, (_, public, look) in zip(own, built))
+        and all(vars(module).keys() == names for module, (names, _, _) in zip(own[1:], built[1:]))
         and not any(module._forward_hooks or module._forward_pre_hooks for module in own[1:])
     )
 
 
 @functools.lru_cache(maxsize=8)
-def _built(network: Callable[..., Any], arguments: Tuple[Any, ...], dtype: torch.dtype) -> List[Dict[str, Any]]:
-    built = without_memory(network, **dict(arguments)).eval().to(dtype)
-    return [_look(module, "meta") for module in built.modules()]
+def _built(network: Callable[..., Any], arguments: Tuple[Any, ...], dtype: torch.dtype) -> List[Any]:
+    """For each module as it is built: the names of its attributes, the public ones of them, and what it looks like."""
+    modules = without_memory(network, **dict(arguments)).eval().to(dtype).modules()
+    named = [(module, vars(module).keys(), [name for name in vars(module) if name[0] != "_"]) for module in modules]
+    return [(names, public, _look(module, public, "meta")) for module, names, public in named]
 
 
-def _look(module: nn.Module, device: str) -> Dict[str, Any]:
-    """What a module is: its class, attributes, public ones by value, parameters and buffers, which are on a device."""
-    look: Dict[str, Any] = {name: name[0] == "_" or value for name, value in vars(module).items()}
+def _look(module: nn.Module, public: List[str], device: str) -> Tuple[Any, ...]:
+    """What a module is: its class, some attributes, and the kind of its parameters and buffers, on a device."""
     tensors: Dict[str, Any] = {**module._parameters, **module._buffers}
     for name, own in tensors.items():
         ordinary = type(own) in (nn.Parameter, Tensor) and own.device.type == device
-        look[name] = own if own is None else ordinary and (own.shape, own.dtype, own.layout)
-    return {**look, "class": type(module)}
+        tensors[name] = own if own is None else ordinary and (own.shape, own.dtype, own.layout)
+    return type(module), [vars(module)[name] for name in public], tensors
 
 
 def _is_its_own(kind: type, name: str) -> bool:

@@ -76,7 +76,7 @@ class Layout:
         """
         groups = 1 if self.few else channels // next((size for size in _GROUPS if channels % size == 0), channels)
         size = (groups, self.height + 2 * self.reach, self.width, channels // groups)
-        memory = torch.empty(8 if self.small else 2, *size, dtype=dtype, device="cpu")[:2].zero_()
+        memory = torch.empty(8 if self.small else 2, *size, dtype=dtype, device="cpu")
         return Body(memory[0], self.reach), Body(memory[1], self.reach)
 
 

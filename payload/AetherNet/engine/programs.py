@@ -23,7 +23,7 @@ def steps_of(network: Any, x: Tensor, y: Tensor, layout: Layout) -> List[Step]:
 
 
 def _june(network: Any, x: Tensor, y: Tensor, layout: Layout) -> List[Step]:
-    first, shallow, source, target = _begin(network, (x - network.mean) * network.img_range, layout)
+    first, shallow, source, target = _begin(network, x, lambda x: (x - network.mean) * network.img_range, layout)
     steps = [first]
     for block in itertools.chain.from_iterable(network.layers):
         steps.append(_block(functools.partial(_june_branch, block), source, target))
@@ -43,7 +43,7 @@ def _june(network: Any, x: Tensor, y: Tensor, layout: Layout) -> List[Step]:
 
 
 def _later(network: Any, x: Tensor, y: Tensor, layout: Layout) -> List[Step]:
-    first, shallow, source, target = _begin(network, x / network.img_range - network.mean, layout)
+    first, shallow, source, target = _begin(network, x, lambda x: x / network.img_range - network.mean, layout)
     steps, fusion, start = [first], network.quant_fusion_layer, 0
     deep = layout.plane(network.conv_first.out_channels, x.dtype, target.memory)
     found = layout.plane(fusion.fusion_conv.in_channels, x.dtype)
@@ -77,14 +77,22 @@ def _later(network: Any, x: Tensor, y: Tensor, layout: Layout) -> List[Step]:
     return [*steps, Step(finish, True), Step(join), *last_steps(network, shallow, source.memory, restore, y, layout)]
 
 
-def _begin(network: Any, x: Tensor, layout: Layout) -> Tuple[Step, Tensor, Body, Body]:
+def _begin(
+    network: Any, x: Tensor, centre: Callable[[Tensor], Tensor], layout: Layout
+) -> Tuple[Step, Tensor, Body, Body]:
     """The first step, what it makes, that again for the body, and another body for blocks to take turns with."""
-    channels, x = network.conv_first.out_channels, x.contiguous(memory_format=torch.channels_last)
+    channels, reach = network.conv_first.out_channels, layout.reach
     shallow, (source, target) = layout.plane(channels, x.dtype), layout.bodies(channels, x.dtype)
 
+    def first(rows: Tensor) -> Tensor:
+        return network.conv_first(centre(rows).contiguous(memory_format=torch.channels_last))
+
     def begin(top: int, bottom: int) -> None:
-        shallow[:, :, top:bottom] = around(network.conv_first, x, top, bottom)
+        shallow[:, :, top:bottom] = around(first, x, top, bottom)
         source.pixels(top, bottom).copy_(source.apart(pixels_of(shallow, top, bottom)))
+        for body in (source, target):  # zeros above the first strip, and below the last one
+            body.memory[:, top:reach].zero_()
+            body.memory[:, layout.height + reach : bottom + 2 * reach].zero_()
 
     return Step(begin), shallow, source, target
 

@@ -105,7 +105,10 @@ class Body(NamedTuple):
         out = rows.new_empty((bottom - top) * rows.shape[3], len(weights[1]))
         groups = zip(out.split(size, 1), rows.split(1), *(each.split(size) for each in weights))
         for part, group, weight, bias in groups:
-            part.copy_(pixels_of(F.conv2d(group, weight, bias, padding=(0, self.reach), groups=size)))
+            made = pixels_of(F.conv2d(group, weight, bias, padding=(0, self.reach), groups=size))
+            if len(rows) == 1:
+                return made
+            part.copy_(made)
         return out
 
 

@@ -22,7 +22,8 @@ pytestmark = [
 @functools.cache
 def outcomes(*scenarios: str, **environment: str) -> dict[str, str]:
     """What became of each scenario, or of all, with two threads for PyTorch, which this process has not."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONPATH": os.pathsep.join(sys.path), **environment}
+    theirs = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment = {**theirs, "OMP_NUM_THREADS": "2", "PYTHONPATH": os.pathsep.join(sys.path), **environment}
     done = run(sys.executable, APPLICATIONS, *scenarios, env=environment)
     became: dict[str, str] = json.loads(done.stdout)
     return became

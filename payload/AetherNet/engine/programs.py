@@ -116,7 +116,7 @@ def _later_branch(block: Any) -> Branch:
 
 
 def _block(make: Callable[[], Branch], source: Body, target: Body, res_scale: float = 1.0) -> Step:
-    branch = functools.lru_cache(maxsize=None)(make)  # once for all strips, and gone with the step
+    branch = functools.lru_cache(maxsize=None)(make)  # once for all strips
 
     def run(top: int, bottom: int) -> None:
         before, after = source.pixels(top, bottom), target.pixels(top, bottom)

@@ -34,6 +34,7 @@ WINDOWS = Windows(CACHE / "prefix")
 DRIVE = WINDOWS.drive
 
 TESTS = ("tests/tree", "tests/cli", "tests/hosts", "tests/portable")
+PLUGINS = ("shares", "starts")
 MOST_AT_ONCE = 4
 PYTHON = r"C:\Python312\python.exe"
 
@@ -96,7 +97,8 @@ def make_pythons() -> None:
     shutil.unpack_archive(python / "python312.zip", python / "Lib")
     (python / "python312.zip").unlink()
     unpack(wheels("tests.txt"), python / "Lib" / "site-packages")
-    shutil.copy(HERE / "shares.py", python / "Lib" / "site-packages")
+    for plugin in PLUGINS:
+        shutil.copy(HERE / f"{plugin}.py", python / "Lib" / "site-packages")
 
 
 def unpack(files: list[Path], folder: Path) -> None:
@@ -153,7 +155,8 @@ def run_tests(*arguments: str, has_torch: bool) -> int:
     """Runs pytest on every core; shows what it says on the first one as it says it, and then the others' words."""
     shutil.rmtree(CLAIMED, ignore_errors=True)
     CLAIMED.mkdir()
-    command = (PYTHON, "-m", "pytest", "-p", "shares", "--numprocesses", "0", *arguments)
+    plugins = [part for plugin in PLUGINS for part in ("-p", plugin)]
+    command = (PYTHON, "-m", "pytest", *plugins, "--numprocesses", "0", *arguments)
     # Temporary folders go with the copy of Windows, which takes no time.
     options = "-p no:cacheprovider -o tmp_path_retention_policy=all"
     variables = {"PYTEST_ADDOPTS": options, "CLAIMED_TESTS": f"Z:{CLAIMED}"}
@@ -184,7 +187,8 @@ def make_windows(has_torch: bool) -> None:
     one_file()
     try:
         once("prefix", make_prefix)
-        once("pythons", make_pythons, "python.txt", "tests.txt", "sitecustomize.py", "shares.py")
+        plugins = [f"{plugin}.py" for plugin in PLUGINS]
+        once("pythons", make_pythons, "python.txt", "tests.txt", "sitecustomize.py", *plugins)
         if has_torch:
             once("torch", make_torch, "torch.txt")
         path_file = DRIVE / "Python312" / "Lib" / "site-packages" / "torch.pth"
